@@ -1,0 +1,58 @@
+"""Every error that mirsweep raises on purpose.
+
+MirsweepError                    one line for the user: place, value, remedy; exit code 1
+├── ConfigError (ValueError)     a recipe, job or command-line value is wrong; exit code 2
+├── DataError (ValueError)       images, captions, texts or checkpoints cannot be used; exit code 2
+├── MirError (ValueError)        the number is not defined for these features
+│   ├── NonFiniteError           NaN or infinity in a layer, or a distance that overflowed
+│   ├── EmptyModalityError       a layer without vision or without text tokens
+│   └── ProtocolError            scores of different protocols were about to be compared
+├── DivergedError                the loss or the score became NaN or infinite; never restarted
+└── ClusterError                 Ray, a worker, the tracker or the storage failed
+
+They live on the lowest floor because every floor raises them.
+"""
+
+
+class MirsweepError(Exception):
+    """Base of all; `str()` is one line that a user can act on."""
+
+    exit_code = 1
+
+
+class ConfigError(MirsweepError, ValueError):
+    """A value that the user wrote is wrong: the message names file, field, value and remedy."""
+
+    exit_code = 2
+
+
+class DataError(MirsweepError, ValueError):
+    """Input data cannot be used: the message names the file and what to do."""
+
+    exit_code = 2
+
+
+class MirError(MirsweepError, ValueError):
+    """The Modality Integration Rate is not defined for the given features."""
+
+
+class NonFiniteError(MirError):
+    """A layer holds NaN or infinity; the message names the layer and the modality."""
+
+
+class EmptyModalityError(MirError):
+    """A layer has no vision or no text tokens."""
+
+
+class ProtocolError(MirError):
+    """Two scores with different protocol fingerprints were about to be compared."""
+
+    exit_code = 2
+
+
+class DivergedError(MirsweepError):
+    """Training diverged: the loss or the score is NaN or infinite at the named step."""
+
+
+class ClusterError(MirsweepError):
+    """A worker, a node, the tracking server or the study's storage failed."""

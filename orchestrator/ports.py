@@ -1,0 +1,96 @@
+"""The two outside worlds as small Protocols: who runs jobs, and who remembers them.
+
+Each has an in-process twin (`InlineExecutor`, `MemoryTracker`) that passes the same contract test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from jobs.events import Event
+from jobs.spec import JobSpec
+from sweeps.spec import ResourceSpec, SweepSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """One attempt to run one trial; it resumes from the newest checkpoint in `folder` if any."""
+
+    trial: int
+    attempt: int
+    spec: JobSpec
+    resources: ResourceSpec
+    folder: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobEvent:
+    """An event with its sender; events of a superseded attempt are ignored by the controller."""
+
+    trial: int
+    attempt: int
+    event: Event
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capacity:
+    """What an executor can give: one (cpus, gpus) pair a node."""
+
+    nodes: tuple[tuple[float, float], ...]
+
+
+class Executor(Protocol):
+    """Runs jobs as gangs of ranks and reports what they say, in order for each job."""
+
+    def capacity(self) -> Capacity:
+        """All resources of the cluster, busy ones included."""
+        ...
+
+    def start(self, launch: Launch) -> None:
+        """Start without waiting; every started attempt ends with exactly one terminal event."""
+        ...
+
+    def stop(self, trial: int, reason: str) -> None:
+        """Ask for a soft stop at the next step boundary; kill after a grace period."""
+        ...
+
+    def wait(self, timeout_s: float) -> Sequence[JobEvent]:
+        """Events that have come; blocks until there is one or the time is over."""
+        ...
+
+    def close(self) -> None:
+        """End every job and free everything; safe to call twice."""
+        ...
+
+
+class Tracker(Protocol):
+    """Remembers a sweep for people. Never blocks a caller and never raises while running."""
+
+    def open_sweep(self, spec: SweepSpec, folder: Path) -> None:
+        """Begin or continue the parent run. Raises ClusterError if the store cannot be reached."""
+        ...
+
+    def trial_started(
+        self, trial: int, spec: JobSpec, params: dict[str, float | int | str]
+    ) -> None:
+        """Begin or continue the child run of a trial; told again after a restart."""
+        ...
+
+    def record(self, trial: int, event: Event) -> None:
+        """Keep a job's event: step metrics, scores with per-layer artefacts, skipped samples."""
+        ...
+
+    def trial_ended(self, trial: int, state: str, reason: str) -> None:
+        """Close the child run with the state and reason of its end."""
+        ...
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until all is stored; False if something is still waiting for a dead server."""
+        ...
+
+    def close(self) -> None:
+        """Flush, close the parent run and free everything; safe to call twice."""
+        ...

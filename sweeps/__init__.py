@@ -1,0 +1,1 @@
+"""Which run next, and which to stop? Recipes, search space, mixtures, study, stopping rules."""

@@ -1,0 +1,128 @@
+"""A sweep as a value: what stays, what varies, how to choose, when to stop, what it may cost."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from jobs.spec import Frozen, JobSpec, NonNegativeFloat, PositiveFloat, PositiveInt
+
+
+class Range(Frozen):
+    """A number between low and high; `log` samples its logarithm; `integer` rounds to integers."""
+
+    low: float
+    high: float
+    log: bool = False
+    integer: bool = False
+
+
+class Choices(Frozen):
+    """One of several plain values."""
+
+    choices: tuple[bool | int | float | str | None, ...]
+
+
+class Mixture(Frozen):
+    """A point on the simplex over `sources` (default: all of the job's).
+
+    floor: least weight of each source. fixed: weights that do not vary.
+    max_epochs: cap on weight x samples / size of a source.
+    """
+
+    mixture: Literal["all"] | tuple[str, ...] = "all"
+    floor: NonNegativeFloat = 0.0
+    fixed: dict[str, NonNegativeFloat] = Field(default_factory=dict)
+    max_epochs: PositiveFloat | None = None
+
+
+class Branches(Frozen):
+    """Named alternatives with settings of their own, e.g. MoCa off, or on with an init_std.
+
+    Each branch is a plain value (null switches the part off) or a nested space; only the chosen
+    branch's parameters are sampled.
+    """
+
+    branches: dict[str, Any]
+
+
+class GuardSpec(Frozen):
+    """Which named constraints a score must meet to count, with their parameter if they take one.
+
+    e.g. {'loss-below-start': null, 'gap-not-negative': 2.0, 'loss-near-best': 0.1}
+    """
+
+    constraints: dict[str, float | None] = Field(
+        default_factory=lambda: {"loss-below-start": None, "gap-not-negative": 2.0}
+    )
+
+
+class StudySpec(Frozen):
+    """How the next variant is chosen.
+
+    storage: an SQLAlchemy URL; None keeps SQLite in the study's folder.
+    startup_trials: random trials before a model-based sampler takes over.
+    """
+
+    sampler: Literal["tpe", "random", "qmc", "gp", "cmaes"] = "tpe"
+    objective: Literal["mir", "validation-loss", "gap"] = "mir"
+    seed: int = 0
+    startup_trials: PositiveInt = 6
+    storage: str | None = None
+    guard: GuardSpec = GuardSpec()
+
+
+class BudgetSpec(Frozen):
+    """What the sweep may cost, whichever comes first."""
+
+    trials: PositiveInt = 16
+    hours: PositiveFloat | None = None
+
+
+class StopSpec(Frozen):
+    """When a trial is stopped before its full budget.
+
+    rule: compares trials at equal samples; 'none' switches it off. min_samples: no score before
+    it takes part (None: past warm-up and the first quarter). confidence: level at which two
+    error bars must separate, 0 ignores them. audit: share of would-be-stopped trials that run on.
+    infeasible_patience: consecutive infeasible scores past min_samples that stop a trial, 0 never.
+    """
+
+    rule: Literal["none", "median", "percentile", "successive-halving", "hyperband"] = "median"
+    min_samples: PositiveInt | None = None
+    min_trials: PositiveInt = 4
+    percentile: Annotated[float, Field(gt=0, lt=100)] = 50.0
+    confidence: Annotated[float, Field(ge=0, lt=1)] = 0.8
+    audit: Annotated[float, Field(ge=0, le=1)] = 0.0
+    infeasible_patience: Annotated[int, Field(ge=0)] = 2
+
+
+class ResourceSpec(Frozen):
+    """One job's gang of ranks and how many jobs may run at once."""
+
+    workers: PositiveInt = 1
+    cpus_per_worker: PositiveFloat = 1.0
+    gpus_per_worker: NonNegativeFloat = 0.0
+    max_concurrent: PositiveInt | None = None
+    max_restarts: Annotated[int, Field(ge=0)] = 2
+
+
+class TrackingSpec(Frozen):
+    """uri: None keeps an SQLite store in the study's folder. experiment: None takes the name."""
+
+    uri: str | None = None
+    experiment: str | None = None
+
+
+class SweepSpec(Frozen):
+    """A whole recipe, validated. `score` in `base` is the study's: it cannot be searched over."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
+    base: JobSpec
+    space: dict[str, Any]
+    study: StudySpec = StudySpec()
+    budget: BudgetSpec = BudgetSpec()
+    stop: StopSpec = StopSpec()
+    resources: ResourceSpec = ResourceSpec()
+    tracking: TrackingSpec = TrackingSpec()
