@@ -1,0 +1,1 @@
+"""Sources of captioned pictures, their mixture, and batches made of them."""

@@ -1,0 +1,28 @@
+"""One captioned picture, and what every source of them must offer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """image: RGB. key: names the sample in messages, e.g. 'captions.jsonl:17'."""
+
+    image: Image
+    caption: str
+    key: str
+
+
+class Source(Protocol):
+    """A finite, indexable set of samples; reading one is a pure function of its index."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample:
+        """Raises BadSample (jobs/data/errors.py) for a sample that cannot be used."""
+        ...

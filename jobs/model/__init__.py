@@ -1,0 +1,1 @@
+"""Vision encoder, projector and language model as one module."""

@@ -1,0 +1,1 @@
+"""The embedded world: scenes, captions, texts, questions and models trained on them."""

@@ -1,0 +1,89 @@
+"""The state of a sweep as a value: what `status`, the live view and the report show.
+
+It is folded from the event log alone (`orchestrator/fold.py`), so it can be read by another
+process while the sweep runs, and after the controller has died.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from jobs.events import Scored
+from jobs.spec import JobSpec
+from sweeps.spec import SweepSpec
+
+
+class TrialState(StrEnum):
+    """QUEUED, RUNNING, PAUSED and PREEMPTED are open; PRUNED, COMPLETE and FAILED are final."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    PAUSED = "paused"
+    PREEMPTED = "preempted"
+    PRUNED = "pruned"
+    COMPLETE = "complete"
+    FAILED = "failed"
+
+    @property
+    def final(self) -> bool:
+        """Whether a trial never leaves this state."""
+        return self in (TrialState.PRUNED, TrialState.COMPLETE, TrialState.FAILED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepPoint:
+    """One point of the training curve."""
+
+    samples: int
+    loss: float
+    samples_per_second: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialView:
+    """One trial as people see it.
+
+    params: the sampled settings by dotted name, mixtures as weights ('mixture/<source>').
+    scores: in order of samples. steps: thinned training curve, newest last.
+    feasible: whether the last score counts, None before there is one; `violation` says why not.
+    reason: why it is in this state ('MIR 2.91 +/- 0.04 against a median of ...').
+    started, ended: seconds since the epoch.
+    """
+
+    number: int
+    job: JobSpec
+    params: dict[str, float | int | str]
+    state: TrialState = TrialState.QUEUED
+    reason: str = ""
+    attempt: int = 0
+    samples: int = 0
+    steps: tuple[StepPoint, ...] = ()
+    scores: tuple[Scored, ...] = ()
+    feasible: bool | None = None
+    violation: str = ""
+    checkpoint: str | None = None
+    skipped: dict[str, int] = field(default_factory=dict)
+    started: float | None = None
+    ended: float | None = None
+
+    @property
+    def budget(self) -> int:
+        """Samples of a full run."""
+        return self.job.optim.steps * self.job.optim.global_batch
+
+    @property
+    def mir(self) -> float | None:
+        """The newest MIR, whether feasible or not."""
+        return self.scores[-1].mir["mir"] if self.scores else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepView:
+    """A whole sweep as people see it; trials by number. ended: None while it runs."""
+
+    spec: SweepSpec
+    trials: dict[int, TrialView] = field(default_factory=dict)
+    opened: float = 0.0
+    ended: float | None = None
+    note: str = ""
