@@ -37,8 +37,12 @@ def module_of(path: Path) -> str:
 
 
 def imports(path: Path, *, at_load: bool = False) -> set[str]:
-    """Modules that a file imports; at_load leaves out those inside functions and for type checks."""
+    """Modules a file imports; at_load leaves out those in functions and those for type checks."""
     found: set[str] = set()
+
+    def waits(node: ast.AST) -> bool:
+        deferred = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        return deferred or (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test))
 
     def visit(node: ast.AST) -> None:
         for child in ast.iter_child_nodes(node):
@@ -47,11 +51,7 @@ def imports(path: Path, *, at_load: bool = False) -> set[str]:
             elif isinstance(child, ast.ImportFrom) and child.module:
                 found.add(child.module)
                 found.update(f"{child.module}.{alias.name}" for alias in child.names)
-            elif at_load and isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
-                continue
-            elif at_load and isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
-                continue
-            else:
+            elif not (at_load and waits(child)):
                 visit(child)
 
     visit(ast.parse(path.read_text()))
