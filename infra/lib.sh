@@ -21,12 +21,12 @@ free_gib() { df -Pk "$1" | awk 'NR == 2 { printf "%d", $4 / 1048576 }'; }
 
 # why_install_failed LOG: the most likely cause in a few words.
 why_install_failed() {
-  if grep -qiE 'name resolution|Connection(Error| refused| reset)|Network is unreachable|timed out|Max retries' "$1"; then
-    printf 'no network: the package index cannot be reached'
+  if grep -qiE 'name resolution|Connection(Error| refused| reset)|Network is unreachable|timed out|Max retries|from versions: none' "$1"; then
+    printf 'no network: the package index does not answer'
   elif grep -qi 'No space left' "$1"; then
     printf 'the disk is full'
   else
-    grep -E '^ERROR' "$1" | head -n 1 | cut -c -200 || true
+    grep -iE '^ *error: ' "$1" | head -n 1 | cut -c -200 || true
   fi
 }
 
