@@ -11,6 +11,7 @@ from enum import StrEnum
 
 from jobs.events import Scored
 from jobs.spec import JobSpec
+from sweeps.decision import Verdict
 from sweeps.spec import SweepSpec
 
 
@@ -47,6 +48,12 @@ class TrialView:
     params: the sampled settings by dotted name, mixtures as weights ('mixture/<source>').
     scores: in order of samples. steps: thinned training curve, newest last.
     feasible: whether the last score counts, None before there is one; `violation` says why not.
+    counted: for each of `scores` whether it was feasible.
+    verdict: the newest word of the stopping rules that was not 'continue', with its reason and the
+        samples it was spoken at. A trial that is PRUNE and not final is being stopped.
+    objective: what Optuna is told at the end, lower is better; None for failed trials.
+    restarts: restarts after failures; a preemption or a restart of the controller does not count.
+    seconds: time in RUNNING over all attempts; launched: since when, None while it does not run.
     reason: why it is in this state ('MIR 2.91 +/- 0.04 against a median of ...').
     started, ended: seconds since the epoch.
     """
@@ -66,6 +73,14 @@ class TrialView:
     skipped: dict[str, int] = field(default_factory=dict)
     started: float | None = None
     ended: float | None = None
+    counted: tuple[bool, ...] = ()
+    verdict: Verdict = Verdict.CONTINUE
+    verdict_reason: str = ""
+    verdict_samples: int | None = None
+    objective: float | None = None
+    restarts: int = 0
+    seconds: float = 0.0
+    launched: float | None = None
 
     @property
     def budget(self) -> int:
@@ -80,10 +95,26 @@ class TrialView:
 
 @dataclass(frozen=True, kw_only=True)
 class SweepView:
-    """A whole sweep as people see it; trials by number. ended: None while it runs."""
+    """A whole sweep as people see it; trials by number. ended: None while it runs.
+
+    note: the newest word about the sweep as a whole ('interrupted', 'budget of 2 h is spent').
+    seconds: time spent by controllers before the present one; session: when that one began.
+    updated: time of the newest record. code_version: commit that runs the sweep.
+    micro_batches: sizes that an out-of-memory failure lowered, by shape of the job.
+    """
 
     spec: SweepSpec
     trials: dict[int, TrialView] = field(default_factory=dict)
     opened: float = 0.0
     ended: float | None = None
     note: str = ""
+    seconds: float = 0.0
+    session: float = 0.0
+    updated: float = 0.0
+    code_version: str = ""
+    micro_batches: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds during which a controller was running, up to the newest record."""
+        return self.seconds + max(0.0, self.updated - self.session)

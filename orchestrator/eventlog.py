@@ -1,0 +1,176 @@
+"""The sweep's own truth: one append-only file, one checksummed JSON record a line.
+
+A line is `{"crc":"<8 hex digits>",<rest of the record>` where the checksum is the CRC-32 of
+`{<rest of the record>`. Records are numbered from 0 without a gap, so a lost, doubled or altered
+line is noticed. Everything else (Optuna's study, the MLflow runs) is a projection of this file.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from mir.errors import ClusterError
+
+LOG_NAME = "events.jsonl"
+VERSION = 1
+_PREFIX = '{"crc":"'
+_BODY_AT = len(_PREFIX) + 8 + 2  # eight digits, a quote and a comma
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One thing that happened. n: position in the log. time: seconds since the epoch."""
+
+    n: int
+    time: float
+    kind: str
+    data: dict[str, Any]
+
+
+def encode(record: Record) -> bytes:
+    """The record as one line, newline included."""
+    fields = {
+        "v": VERSION,
+        "n": record.n,
+        "time": round(record.time, 3),
+        "kind": record.kind,
+        "data": record.data,
+    }
+    body = json.dumps(fields, separators=(",", ":"), allow_nan=True)
+    crc = zlib.crc32(body.encode())
+    return f'{_PREFIX}{crc:08x}",{body[1:]}\n'.encode()
+
+
+def decode(line: bytes) -> Record:
+    """Restore a record; raises ValueError saying what is wrong with the line."""
+    if not line.startswith(_PREFIX.encode()):
+        raise ValueError("it does not begin with a checksum")
+    body = b"{" + line[_BODY_AT:].rstrip(b"\n")
+    found = line[len(_PREFIX) : len(_PREFIX) + 8]
+    if found != f"{zlib.crc32(body):08x}".encode():
+        raise ValueError("its checksum does not match its content")
+    fields = json.loads(body)
+    if fields["v"] != VERSION:
+        raise ValueError(f"its version is {fields['v']}, this mirsweep reads version {VERSION}")
+    return Record(n=fields["n"], time=fields["time"], kind=fields["kind"], data=fields["data"])
+
+
+def read_records(path: Path) -> Iterator[Record]:
+    """All whole records in order; a torn last line is left out (its writer died or still writes).
+
+    Raises ClusterError that names the first damaged record.
+    """
+    for record, _ in _scan(path):
+        yield record
+
+
+def _scan(path: Path) -> Iterator[tuple[Record, int]]:
+    """Records with the file offset after each."""
+    end, expected = 0, 0
+    with path.open("rb") as file:
+        for line in file:
+            end += len(line)
+            try:
+                if not line.endswith(b"\n"):
+                    raise ValueError("it is not complete")
+                record = decode(line)
+                if record.n != expected:
+                    raise ValueError(f"it carries number {record.n}")
+            except ValueError as error:
+                if not file.read(1):
+                    return
+                raise ClusterError(
+                    f"{path}: record {expected} (line {expected + 1}) is damaged: {error}. "
+                    "Restore the file from a backup, or cut it before that line to go back to there"
+                ) from None
+            expected += 1
+            yield record, end
+
+
+class EventLog:
+    """The single writer's end. Records of transitions are on disk when `append` returns."""
+
+    def __init__(
+        self,
+        folder: Path,
+        clock: Callable[[], float] = time.time,
+        replay: Callable[[Record], None] | None = None,
+    ) -> None:
+        """Open or create the log in `folder` and hand its records to `replay`.
+
+        A torn last record is dropped with a warning. Raises ClusterError where an earlier record
+        is damaged.
+        """
+        self.path = folder / LOG_NAME
+        self._clock = clock
+        self._size = self._next = 0
+        if self.path.exists():
+            for record, end in _scan(self.path):
+                self._next, self._size = record.n + 1, end
+                if replay is not None:
+                    replay(record)
+        self._file = self.path.open("ab", buffering=0)
+        torn = self.path.stat().st_size - self._size
+        if torn:
+            logger.warning(
+                "%s: dropped a torn last record (%d bytes): its writer died while writing",
+                self.path,
+                torn,
+            )
+            self._file.truncate(self._size)
+        self._synced = time.monotonic()
+
+    def append(self, kind: str, data: dict[str, Any], *, urgent: bool = True) -> Record:
+        """Write one record. Urgent ones are synced at once, others at least once a second.
+
+        Raises ClusterError where the disk does not take it; the log then ends before the record.
+        """
+        record = Record(n=self._next, time=self._clock(), kind=kind, data=data)
+        line = encode(record)
+        try:
+            rest = memoryview(line)
+            while rest:
+                rest = rest[self._file.write(rest) :]
+            if urgent or time.monotonic() - self._synced > 1.0:
+                os.fsync(self._file.fileno())
+                self._synced = time.monotonic()
+        except OSError as error:
+            os.truncate(self.path, self._size)
+            raise ClusterError(
+                f"{self.path}: cannot be written ({error.strerror}). "
+                "Free some space, then run the same command again: nothing is lost"
+            ) from error
+        self._next += 1
+        self._size += len(line)
+        # What is returned is what a reader of the file would get, so that a view folded while
+        # writing equals a view folded later.
+        return decode(line)
+
+    def close(self) -> None:
+        """Sync and close; safe to call twice."""
+        if self._file.closed:
+            return
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+    def __enter__(self) -> EventLog:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

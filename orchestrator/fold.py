@@ -1,0 +1,233 @@
+"""From records to what people see: `fold(view, record) -> view`, pure and total.
+
+The kinds of record, each with the fields of its `data`:
+
+session    spec, pid, host, code_version     a controller begins; the first opens the study
+asked      trial, params, job                Optuna suggested a trial
+launched   trial, attempt                    a job is about to be started
+event      trial, attempt, event             what the job said
+             + feasible, violation           where it was a score
+judged     trial, verdict, reason, samples   a stopping rule spoke, other than 'continue'
+requeued   trial, state, reason, counted     a job ended early and its trial will run again
+             + event                         the job's last word, where it said one
+             + micro_batch, shape            where it ran out of memory
+ended      trial, state, reason, objective   a trial reached its final state
+             + event                         the job's last word, where it said one
+note       text                              a word about the sweep as a whole
+closed     note                              the sweep is over
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from jobs.events import Checkpointed, Event, Scored, Skipped, Started, Step, event_from_json
+from jobs.spec import JobSpec
+from mir.errors import DataError
+from orchestrator.eventlog import LOG_NAME, Record, read_records
+from orchestrator.state import StepPoint, SweepView, TrialState, TrialView
+from sweeps.decision import Verdict
+from sweeps.spec import SweepSpec
+
+
+def load_view(folder: Path) -> SweepView:
+    """What the log of a study's folder says; works while its controller runs and afterwards.
+
+    Raises DataError where the folder holds no study.
+    """
+    path = folder / LOG_NAME
+    if not path.exists():
+        raise DataError(
+            f"{folder}: no study here ({LOG_NAME} is missing). "
+            "Give the folder that `mirsweep run` printed"
+        )
+    view = fold_all(read_records(path))
+    if view is None:
+        raise DataError(f"{path}: the study's log is empty. Run `mirsweep run` again")
+    return view
+
+
+def fold_all(records: Iterable[Record]) -> SweepView | None:
+    """The view after all records, None where there are none."""
+    view: SweepView | None = None
+    for record in records:
+        view = advance(view, record)
+    return view
+
+
+def fold(view: SweepView | None, record: Record) -> SweepView:
+    """The view after one more record; the given view stays as it is."""
+    return advance(view and replace(view, trials=dict(view.trials)), record)
+
+
+def advance(view: SweepView | None, record: Record) -> SweepView:
+    """As `fold`, but reuses the given view's dictionary of trials: for the view's only owner.
+
+    Copying it for every record would make a sweep's cost quadratic in its trials.
+    """
+    if record.kind == "session":
+        return _session(view, record)
+    assert view is not None, "a log begins with a session record"
+    if record.kind in _SWEEP:
+        view = _SWEEP[record.kind](view, record)
+    else:
+        number = record.data["trial"]
+        if record.kind == "asked":
+            view.trials[number] = _asked(record)
+        else:
+            view.trials[number] = _TRIAL[record.kind](view.trials[number], record)
+        if "shape" in record.data:
+            lowered = {record.data["shape"]: record.data["micro_batch"]}
+            view = replace(view, micro_batches={**view.micro_batches, **lowered})
+    return replace(view, updated=record.time)
+
+
+def _session(view: SweepView | None, record: Record) -> SweepView:
+    spec = SweepSpec.model_validate(record.data["spec"])
+    now, code = record.time, record.data["code_version"]
+    if view is None:
+        return SweepView(spec=spec, opened=now, session=now, updated=now, code_version=code)
+    return replace(
+        view,
+        spec=spec,
+        seconds=view.elapsed,
+        session=now,
+        updated=now,
+        ended=None,
+        note="",
+        code_version=code,
+    )
+
+
+def _note(view: SweepView, record: Record) -> SweepView:
+    return replace(view, note=record.data["text"])
+
+
+def _closed(view: SweepView, record: Record) -> SweepView:
+    return replace(view, note=record.data["note"], ended=record.time)
+
+
+def _asked(record: Record) -> TrialView:
+    return TrialView(
+        number=record.data["trial"],
+        job=JobSpec.model_validate(record.data["job"]),
+        params=dict(record.data["params"]),
+        reason="waiting for its turn",
+    )
+
+
+def _launched(trial: TrialView, record: Record) -> TrialView:
+    return replace(
+        trial,
+        state=TrialState.RUNNING,
+        reason="",
+        attempt=record.data["attempt"],
+        started=record.time if trial.started is None else trial.started,
+        launched=record.time,
+    )
+
+
+def _judged(trial: TrialView, record: Record) -> TrialView:
+    return replace(
+        trial,
+        verdict=Verdict(record.data["verdict"]),
+        verdict_reason=record.data["reason"],
+        verdict_samples=record.data["samples"],
+    )
+
+
+def _left(trial: TrialView, record: Record) -> TrialView:
+    """The trial with the time of the attempt that is over added up."""
+    ran = 0.0 if trial.launched is None else max(0.0, record.time - trial.launched)
+    samples = (record.data.get("event") or {}).get("samples", trial.samples)
+    return replace(trial, seconds=trial.seconds + ran, launched=None, samples=samples)
+
+
+def _requeued(trial: TrialView, record: Record) -> TrialView:
+    job = trial.job
+    if "micro_batch" in record.data:
+        job = with_micro_batch(job, record.data["micro_batch"])
+    return replace(
+        _left(trial, record),
+        job=job,
+        state=TrialState(record.data["state"]),
+        reason=record.data["reason"],
+        restarts=trial.restarts + bool(record.data["counted"]),
+    )
+
+
+def with_micro_batch(job: JobSpec, micro_batch: int) -> JobSpec:
+    """The same job computed in smaller pieces; the global batch is unchanged."""
+    deepspeed = job.deepspeed.model_copy(update={"micro_batch": micro_batch})
+    return job.model_copy(update={"deepspeed": deepspeed})
+
+
+def _ended(trial: TrialView, record: Record) -> TrialView:
+    return replace(
+        _left(trial, record),
+        state=TrialState(record.data["state"]),
+        reason=record.data["reason"],
+        objective=record.data["objective"],
+        ended=record.time,
+    )
+
+
+def _event(trial: TrialView, record: Record) -> TrialView:
+    event = event_from_json(record.data["event"])
+    if isinstance(event, Scored):
+        return _scored(trial, event, record.data)
+    return _heard(trial, event)
+
+
+def _scored(trial: TrialView, event: Scored, data: dict[str, Any]) -> TrialView:
+    """A score replaces those at its samples and beyond: a restarted job goes that way again."""
+    kept = sum(score.samples < event.samples for score in trial.scores)
+    return replace(
+        trial,
+        samples=event.samples,
+        scores=(*trial.scores[:kept], event),
+        counted=(*trial.counted[:kept], data["feasible"]),
+        feasible=data["feasible"],
+        violation=data["violation"],
+    )
+
+
+def _heard(trial: TrialView, event: Event) -> TrialView:
+    match event:
+        case Started(resumed_samples=samples):
+            kept = sum(score.samples <= samples for score in trial.scores)
+            return replace(
+                trial,
+                samples=samples,
+                steps=tuple(step for step in trial.steps if step.samples <= samples),
+                scores=trial.scores[:kept],
+                counted=trial.counted[:kept],
+                feasible=trial.counted[kept - 1] if kept else None,
+                violation=trial.violation if kept == len(trial.scores) else "",
+            )
+        case Step():
+            point = StepPoint(
+                samples=event.samples, loss=event.loss, samples_per_second=event.samples_per_second
+            )
+            return replace(trial, samples=event.samples, steps=(*trial.steps, point))
+        case Checkpointed():
+            return replace(trial, samples=event.samples, checkpoint=event.path)
+        case Skipped():
+            key = f"{event.source}: {event.reason}"
+            skipped = {**trial.skipped, key: trial.skipped.get(key, 0) + event.count}
+            return replace(trial, skipped=skipped)
+        case _:
+            return trial
+
+
+_SWEEP: dict[str, Callable[[SweepView, Record], SweepView]] = {"note": _note, "closed": _closed}
+_TRIAL: dict[str, Callable[[TrialView, Record], TrialView]] = {
+    "launched": _launched,
+    "event": _event,
+    "judged": _judged,
+    "requeued": _requeued,
+    "ended": _ended,
+}

@@ -1,0 +1,1 @@
+"""Who remembers a sweep for people: in memory (`memory`), or MLflow (`mlflow_tracker`)."""
