@@ -1,0 +1,254 @@
+"""One score on any number of ranks, equal to that on one.
+
+Scale, medians and outliers are global per layer, so tokens cross ranks layer by layer: in each
+round of W layers, rank r receives every rank's tokens of the r-th of them and finishes that layer.
+No rank ever holds another's whole set, only one layer of everybody's at a time. Tokens are put
+back into the order of their pairs, so the numbers do not depend on the sharding.
+
+Before each collective the ranks exchange a status; if one has failed, all raise its error
+together, and none waits for a rank that has left.
+
+Legend: N tokens, D hidden size, W ranks.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from mir.combine import combine
+from mir.errors import ClusterError, MirError, MirsweepError
+from mir.layer import LayerScore, score_layer
+from mir.probe import Pairs
+from mir.report import MirReport, Protocol, Variant
+
+Layer = tuple[Tensor, Tensor]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """What a failed rank tells the others; only text, so that every error can travel."""
+
+    kind: type[MirsweepError]
+    message: str
+
+
+@dataclass(frozen=True)
+class _Header:
+    """Shape of one rank's tokens of one layer."""
+
+    vision: int
+    text: int
+    size: int
+    dtype: torch.dtype
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that the layer's tokens take on the wire."""
+        return (self.vision + self.text) * self.size * self.dtype.itemsize
+
+
+def world(group: dist.ProcessGroup | None = None) -> tuple[int, int]:
+    """(rank, number of ranks); (0, 1) where torch.distributed is not in use."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return 0, 1
+    return dist.get_rank(group), dist.get_world_size(group)
+
+
+def agree(mine: T, error: Exception | None, group: dist.ProcessGroup | None = None) -> list[T]:
+    """Every rank's value, in rank order; if any rank brings an error, it is raised on all.
+
+    The failing rank raises its own error; the others raise one of the same kind (ClusterError for
+    anything that is no MirsweepError) that names the rank.
+    """
+    _, ranks = world(group)
+    if ranks == 1:
+        if error is not None:
+            raise error
+        return [mine]
+    everyone: list[T | _Failure] = [mine] * ranks
+    dist.all_gather_object(everyone, mine if error is None else _failure(error), group=group)
+    if error is not None:
+        raise error
+    for rank, said in enumerate(everyone):
+        if isinstance(said, _Failure):
+            raise said.kind(f"rank {rank}: {said.message}")
+    return cast("list[T]", everyone)
+
+
+def _failure(error: Exception) -> _Failure:
+    if isinstance(error, MirsweepError):
+        return _Failure(type(error), str(error))
+    return _Failure(ClusterError, f"{type(error).__name__}: {error}")
+
+
+@contextmanager
+def all_or_none(group: dist.ProcessGroup | None = None) -> Iterator[None]:
+    """Run the block on every rank; if it fails on any, its error is raised on all.
+
+    Every rank must enter. A rank that fails while others wait inside the block, in a collective
+    of its own (a ZeRO-3 forward), is noticed only by that collective's timeout.
+    """
+    error: Exception | None = None
+    try:
+        yield
+    except Exception as caught:  # noqa: BLE001 - raised again by agree, here and on every rank
+        error = caught
+    agree(None, error, group)
+
+
+def score_across_ranks(
+    layers: Iterable[Layer],
+    pairs: Pairs,
+    *,
+    variant: Variant = "exact",
+    protocol: Protocol | None = None,
+    group: dist.ProcessGroup | None = None,
+) -> MirReport:
+    """The MIR of all ranks' tokens, the same report on every rank.
+
+    layers: this rank's (vision_ND, text_ND) per layer; may be lazy, and may be empty tensors
+        [0, D] on a rank without pairs. All ranks give the same number of layers.
+    pairs: the global pair number of each of this rank's vision and text tokens, [N] each.
+    protocol: as for `score_layers`; equal on all ranks.
+    group: the ranks that take part, None for all. Without torch.distributed there is one.
+
+    Raises what `score_layers` raises. Any error of one rank is raised on all (see `agree`).
+    """
+    start = time.perf_counter()
+    rank, ranks = world(group)
+    shards = _Shards(pairs, protocol.pairs if protocol else None, group)
+    mine = iter(layers)
+    scores: list[LayerScore] = []
+    error: Exception | None = None
+    for first in itertools.count(1, ranks):
+        received, left = shards.exchange(mine, error)
+        error = None
+        if received is not None:
+            try:
+                scores.append(shards.score(received, first + rank, variant))
+            except Exception as caught:  # noqa: BLE001 - every rank raises it in the next agree
+                error = caught
+        del received
+        if left < ranks:
+            break
+    everyone = agree(scores, error, group)
+    ordered = sorted(itertools.chain.from_iterable(everyone), key=lambda score: score.layer)
+    seconds = max(agree(time.perf_counter() - start, None, group))
+    return combine(ordered, variant=variant, protocol=protocol, seconds=seconds)
+
+
+class _Shards:
+    """The ranks' shares of the tokens, and the order in which they make one set."""
+
+    def __init__(self, pairs: Pairs, count: int | None, group: dist.ProcessGroup | None) -> None:
+        self._group = group
+        self._lengths = (len(pairs[0]), len(pairs[1]))
+        everyone = agree((pairs[0].cpu(), pairs[1].cpu()), None, group)
+        vision_N, vision_order = _sorted(torch.cat([vision for vision, _ in everyone]))
+        text_N, text_order = _sorted(torch.cat([text for _, text in everyone]))
+        self._pairs = vision_N, text_N
+        self._orders = vision_order, text_order
+        highest = max(int(pairs_N[-1]) + 1 if len(pairs_N) else 0 for pairs_N in self._pairs)
+        self._count = max(highest, count or 0)
+
+    def exchange(
+        self, layers: Iterator[Layer], error: Exception | None
+    ) -> tuple[Layer | None, int]:
+        """Take the next W layers; returns the whole of this rank's one of them, and how many."""
+        ranks = world(self._group)[1]
+        taken: list[Layer] = []
+        headers: list[_Header] = []
+        if error is None:
+            try:
+                taken = list(itertools.islice(layers, ranks))
+                headers = [self._header(*layer) for layer in taken]
+            except Exception as caught:  # noqa: BLE001 - every rank raises it in agree
+                error = caught
+        everyone = agree(headers, error, self._group)
+        _require_alike(everyone)
+        whole = self._swap(taken, everyone) if taken else None
+        if whole is not None:
+            whole = _ordered(whole[0], self._orders[0]), _ordered(whole[1], self._orders[1])
+        return whole, len(taken)
+
+    def score(self, layer: Layer, number: int, variant: Variant) -> LayerScore:
+        """Finish one layer of which this rank holds all tokens."""
+        vision_ND, text_ND = layer
+        return score_layer(
+            vision_ND,
+            text_ND,
+            layer=number,
+            variant=variant,
+            pairs=self._pairs,
+            pair_count=self._count,
+        )
+
+    def _header(self, vision_ND: Tensor, text_ND: Tensor) -> _Header:
+        if (len(vision_ND), len(text_ND)) != self._lengths:
+            raise MirError(
+                f"a layer has {len(vision_ND)} vision and {len(text_ND)} text tokens, but "
+                f"{self._lengths[0]} and {self._lengths[1]} pair numbers were given"
+            )
+        return _Header(len(vision_ND), len(text_ND), vision_ND.shape[1], vision_ND.dtype)
+
+    def _swap(self, taken: Sequence[Layer], everyone: list[list[_Header]]) -> Layer | None:
+        """Send the r-th layer to rank r, receive this rank's layer of every rank."""
+        rank, ranks = world(self._group)
+        if ranks == 1:
+            return taken[0]
+        here = taken[0][0].device
+        wire = _wire_device(self._group)
+        sent = [torch.cat(layer).to(wire).view(torch.uint8).flatten() for layer in taken]
+        sent_bytes = [len(part) for part in sent] + [0] * (ranks - len(sent))
+        mine = [headers[rank] for headers in everyone if rank < len(headers)]
+        got_bytes = [header.bytes for header in mine] or [0] * ranks
+        received = torch.empty(sum(got_bytes), dtype=torch.uint8, device=wire)
+        dist.all_to_all_single(received, torch.cat(sent), got_bytes, sent_bytes, group=self._group)
+        if not mine:
+            return None
+        vision, text = [], []
+        for header, part in zip(mine, received.split(got_bytes), strict=True):
+            tokens_ND = part.view(header.dtype).view(-1, header.size)
+            vision.append(tokens_ND[: header.vision])
+            text.append(tokens_ND[header.vision :])
+        device = wire if wire.type == "cuda" else here
+        return torch.cat(vision).to(device), torch.cat(text).to(device)
+
+
+def _sorted(pairs_N: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Pair numbers in order, and the permutation that puts tokens there (None: they are)."""
+    if bool((pairs_N[1:] >= pairs_N[:-1]).all()):
+        return pairs_N, None
+    order_N = pairs_N.argsort(stable=True)
+    return pairs_N[order_N], order_N
+
+
+def _ordered(tokens_ND: Tensor, order_N: Tensor | None) -> Tensor:
+    return tokens_ND if order_N is None else tokens_ND[order_N.to(tokens_ND.device)]
+
+
+def _require_alike(everyone: list[list[_Header]]) -> None:
+    shapes = [[(header.size, header.dtype) for header in headers] for headers in everyone]
+    for rank, shape in enumerate(shapes):
+        if shape != shapes[0]:
+            raise ClusterError(
+                f"rank {rank} brings layers of (size, type) {shape}, rank 0 of {shapes[0]}: all "
+                "ranks must run the same model and give the same layers"
+            )
+
+
+def _wire_device(group: dist.ProcessGroup | None) -> torch.device:
+    """Where collectives take their tensors: NCCL only from the GPU, gloo from the host."""
+    if "nccl" in dist.get_backend(group):
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
