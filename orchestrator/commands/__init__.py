@@ -1,0 +1,1 @@
+"""The verbs of `mirsweep`, one a file; each module imports nothing heavy by itself."""

@@ -1,0 +1,125 @@
+"""`mirsweep run`: the main job. Sweeps a recipe, or goes on with a sweep that was interrupted."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orchestrator.commands.options import AsJson, print_json
+from orchestrator.commands.preflight import check_data, check_folder, check_tracking
+from orchestrator.failures import INTERRUPTED, say_error
+
+if TYPE_CHECKING:
+    from orchestrator.ports import Executor
+    from orchestrator.state import SweepView
+    from sweeps.spec import SweepSpec
+
+
+class ExecutorName(StrEnum):
+    """ray runs jobs as gangs of processes; inline runs one after another in this process."""
+
+    RAY = "ray"
+    INLINE = "inline"
+
+
+Recipe = Annotated[Path, typer.Argument(help="Recipe of the sweep, a YAML file.")]
+Trials = Annotated[int | None, typer.Option(min=1, help="Run this many trials instead.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="FIELD=VALUE", help="Change a field, e.g. stop.rule=none."),
+]
+
+
+def run(
+    recipe: Recipe,
+    folder: Annotated[
+        Path | None, typer.Option(help="Folder of the study; runs/NAME if not given.")
+    ] = None,
+    executor: Annotated[ExecutorName, typer.Option(help="What runs the jobs.")] = ExecutorName.RAY,
+    address: Annotated[
+        str | None,
+        typer.Option(help="An existing Ray cluster; starts a local one if not given."),
+    ] = None,
+    trials: Trials = None,
+    changes: Settings = None,
+    as_json: AsJson = False,
+) -> None:
+    """Sweep a recipe. Run it again to go on after an interruption."""
+    spec = read_recipe(recipe, trials, changes)
+    place = folder or Path("runs") / spec.name
+    if address is not None and executor is ExecutorName.INLINE:
+        raise typer.BadParameter("an address goes with --executor ray", param_hint="--address")
+    check_folder(place)
+    check_data(f"{recipe}: base.data", spec.base.data)
+    check_tracking(spec.tracking.uri)
+    view = _sweep(spec, place, executor, address, quiet=as_json)
+    if view.ended is None:
+        say_error(f"{view.note or 'interrupted'}. Go on with: {_same_command()}")
+        raise typer.Exit(INTERRUPTED)
+    _finish(view, place, as_json)
+
+
+def read_recipe(recipe: Path, trials: int | None, changes: list[str] | None) -> SweepSpec:
+    """The validated recipe with what the command line changes in it."""
+    from sweeps.recipe import load_recipe
+
+    extra = [] if trials is None else [f"budget.trials={trials}"]
+    return load_recipe(recipe, [*(changes or []), *extra])
+
+
+def _same_command() -> str:
+    return shlex.join(["mirsweep", *sys.argv[1:]])
+
+
+def _sweep(
+    spec: SweepSpec, folder: Path, name: ExecutorName, address: str | None, quiet: bool
+) -> SweepView:
+    from rich.console import Console
+
+    from orchestrator.controller import Controller
+    from orchestrator.trackers.mlflow import MlflowTracker
+    from orchestrator.views.live import LiveView
+    from orchestrator.views.plain import PlainView
+
+    console = Console()
+    live = console.is_terminal and not quiet
+    screen = LiveView(console) if live else PlainView(lambda line: typer.echo(line, err=quiet))
+    with screen:
+        runner = _executor(name, address)
+        try:
+            return Controller(spec, folder, runner, MlflowTracker(), on_change=screen).run()
+        finally:
+            runner.close()
+
+
+def _executor(name: ExecutorName, address: str | None) -> Executor:
+    if name is ExecutorName.INLINE:
+        from orchestrator.executors.inline import InlineExecutor
+
+        return InlineExecutor()
+    from orchestrator.executors.ray import RayExecutor
+
+    return RayExecutor(address=address)
+
+
+def _finish(view: SweepView, folder: Path, as_json: bool) -> None:
+    from orchestrator.report import write_report
+    from orchestrator.views.as_json import sweep_json
+    from orchestrator.views.best import write_best
+    from orchestrator.views.standing import best_trial
+    from orchestrator.views.summary import print_summary
+
+    best = write_best(view, folder)
+    page = write_report(view, folder / "report")
+    if as_json:
+        print_json({**sweep_json(view, view.updated), "folder": str(folder), "report": str(page)})
+    else:
+        print_summary(view, folder, best, page)
+    if best_trial(view) is None:
+        say_error("no trial finished with a score that counts; the report says why for each")
+        raise typer.Exit(1)

@@ -1,0 +1,177 @@
+"""A recipe as people read it before it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from jobs.spec import DataSpec, SourceSpec
+from orchestrator.ports import Capacity
+from orchestrator.views.text import (
+    MIXTURE,
+    count,
+    number,
+    percent,
+    setting,
+    short_names,
+    weights,
+)
+from sweeps.spec import SweepSpec
+
+Params = dict[str, float | int | str]
+
+
+def plan_json(
+    spec: SweepSpec, variants: Sequence[Params], machine: Capacity, at_once: int
+) -> dict[str, Any]:
+    """The plan for programs: the resolved recipe and the sampled variants."""
+    return {
+        "recipe": spec.model_dump(mode="json"),
+        "variants": list(variants),
+        "machine": {"nodes": [list(node) for node in machine.nodes]},
+        "jobs_at_once": at_once,
+    }
+
+
+def render_plan(
+    spec: SweepSpec, variants: Sequence[Params], machine: Capacity, at_once: int
+) -> RenderableType:
+    """All sections, each a heading with a small table."""
+    sections: list[tuple[str, RenderableType]] = [
+        ("sources", _sources(spec.base.data)),
+        ("space", _facts(space_facts(spec.space))),
+        ("budget", _facts(_budget(spec))),
+        ("resources", _facts(_resources(spec, machine, at_once))),
+    ]
+    if variants:
+        sections.append((f"{len(variants)} sampled variants", _variants(variants)))
+    parts: list[RenderableType] = [Text(spec.name, style="bold")]
+    for title, body in sections:
+        parts += [Text(), Text(title, style="bold"), body]
+    return Group(*parts)
+
+
+def _facts(rows: Sequence[tuple[str, str]]) -> Table:
+    table = Table.grid(padding=(0, 3, 0, 0))
+    for name, value in rows:
+        table.add_row(Text(f"  {name}", style="dim"), escape(value))
+    return table
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 3, 0, 0))
+    for name in columns:
+        table.add_column(escape(name))
+    return table
+
+
+def _sources(data: DataSpec) -> Table:
+    table = _table("  source", "kind", "what", "samples", "weight before the search")
+    for name, source in data.sources.items():
+        table.add_row(
+            escape(f"  {name}"), source.kind, escape(_what(source)),
+            count(source.size) if source.size else "-", percent(data.weights[name]),
+        )  # fmt: skip
+    validation = data.validation
+    table.add_row(
+        "  (validation)", validation.kind, escape(_what(validation)),
+        count(data.validation_samples), "",
+    )  # fmt: skip
+    return table
+
+
+def _what(source: SourceSpec) -> str:
+    return source.path or f"{source.style or 'default'} captions, {source.split}"
+
+
+def space_facts(space: dict[str, Any], place: str = "") -> list[tuple[str, str]]:
+    """Every searched field with what it ranges over, by dotted name."""
+    rows: list[tuple[str, str]] = []
+    for name, node in space.items():
+        field = f"{place}{name}"
+        if not isinstance(node, dict):
+            rows.append((field, setting(node) if node is not None else "off"))
+        elif "low" in node:
+            scale = " (log)" if node.get("log") else ""
+            rows.append(
+                (field, f"{number(float(node['low']))} to {number(float(node['high']))}{scale}")
+            )
+        elif "choices" in node:
+            rows.append((field, "one of " + ", ".join(str(c) for c in node["choices"])))
+        elif "mixture" in node:
+            rows.append((field, _mixture(node)))
+        elif "branches" in node:
+            rows.append((field, "one of " + ", ".join(map(str, node["branches"]))))
+            for branch, inner in node["branches"].items():
+                if isinstance(inner, dict):
+                    rows += space_facts(inner, f"{field} [{branch}] ")
+        else:
+            rows += space_facts(node, f"{field}.")
+    return rows
+
+
+def _mixture(node: dict[str, Any]) -> str:
+    chosen = node["mixture"]
+    text = "weights of all sources" if chosen == "all" else "weights of " + ", ".join(chosen)
+    if node.get("floor"):
+        text += f", each at least {percent(float(node['floor']))}"
+    if node.get("max_epochs"):
+        text += f", at most {number(float(node['max_epochs']))} epochs a source"
+    return text
+
+
+def _budget(spec: SweepSpec) -> list[tuple[str, str]]:
+    optim, stop = spec.base.optim, spec.stop
+    most = spec.budget.trials * optim.steps * optim.global_batch
+    scores = 1 + -(-optim.samples // spec.base.score.every_samples)
+    limit = f", at most {number(spec.budget.hours)} h" if spec.budget.hours else ""
+    rule = "none" if stop.rule == "none" else f"{stop.rule}, confidence {number(stop.confidence)}"
+    return [
+        ("trials", f"{spec.budget.trials}{limit}"),
+        (
+            "a full trial",
+            f"{count(optim.samples)} samples, {optim.steps} steps of {optim.global_batch}",
+        ),
+        ("at most", f"{count(most)} samples, fewer by early stopping ({rule})"),
+        ("scores a trial", f"{scores}, {spec.base.score.pairs} pairs, {spec.base.score.variant}"),
+        ("search", f"{spec.study.sampler} for {spec.study.objective}, seed {spec.study.seed}"),
+        ("a score counts if", ", ".join(spec.study.guard.constraints) or "always"),
+    ]
+
+
+def _resources(spec: SweepSpec, machine: Capacity, at_once: int) -> list[tuple[str, str]]:
+    wanted = spec.resources
+    ranks = "1 rank" if wanted.workers == 1 else f"{wanted.workers} ranks"
+    need = f"{ranks} of {number(wanted.cpus_per_worker)} CPU"
+    if wanted.gpus_per_worker:
+        need += f" and {number(wanted.gpus_per_worker)} GPU"
+    cpus = sum(node[0] for node in machine.nodes)
+    gpus = sum(node[1] for node in machine.nodes)
+    fit = (
+        f"{at_once} at once" if at_once else "does not fit here: start with --address of a cluster"
+    )
+    return [
+        ("a job takes", f"{need}, ZeRO stage {spec.base.deepspeed.zero_stage}"),
+        ("this machine has", f"{number(cpus)} CPU, {number(gpus)} GPU"),
+        ("jobs", fit),
+    ]
+
+
+def _variants(variants: Sequence[Params]) -> Table:
+    plain = list(dict.fromkeys(n for v in variants for n in v if not n.startswith(MIXTURE)))
+    sources = list(dict.fromkeys(source for v in variants for source in weights(v)))
+    short = short_names(plain)
+    table = _table(
+        *[f"  {short[n]}" if i == 0 else short[n] for i, n in enumerate(plain)], *sources
+    )
+    for variant in variants:
+        cells = [setting(variant[name]) if name in variant else "-" for name in plain]
+        mixed = weights(variant)
+        cells += [percent(mixed[source]) if source in mixed else "-" for source in sources]
+        table.add_row(*[escape(f"  {c}" if i == 0 else c) for i, c in enumerate(cells)])
+    return table

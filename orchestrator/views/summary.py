@@ -1,0 +1,57 @@
+"""What is printed when a sweep has ended: leaderboard, best recipe, paths, commands."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from orchestrator.state import SweepView
+from orchestrator.views.leaderboard import leaderboard
+from orchestrator.views.standing import best_trial
+from orchestrator.views.text import duration, settings
+
+_ROWS, _PIPE_WIDTH = 20, 160
+
+
+def print_summary(view: SweepView, folder: Path, best: Path | None, page: Path) -> None:
+    """Print the end of a sweep to the terminal, or as plain text to a pipe."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_PIPE_WIDTH)
+    console.print(leaderboard(view, limit=_ROWS))
+    if len(view.trials) > _ROWS:
+        console.print(f"and {len(view.trials) - _ROWS} more in the report", style="dim")
+    console.print()
+    console.print(Text(headline(view), style="bold"))
+    rows = [("report", str(page)), ("MLflow", mlflow_command(view, folder))]
+    if best is not None:
+        rows = [("settings", settings(_best_params(view))), *rows]
+        rows.append(("train the best", f"mirsweep train {shlex.quote(str(best))}"))
+    for name, value in rows:
+        # soft_wrap: a command that is broken over lines cannot be copied.
+        console.print(Text.assemble((f"{name:<15}", "dim"), value), soft_wrap=True)
+
+
+def _best_params(view: SweepView) -> dict[str, float | int | str]:
+    best = best_trial(view)
+    return best.params if best else {}
+
+
+def headline(view: SweepView) -> str:
+    """What the sweep found, in one sentence."""
+    best = best_trial(view)
+    took = f"{len(view.trials)} trials in {duration(view.elapsed)}"
+    if best is None:
+        return f"{took}: none finished with a score that counts"
+    before, after = best.scores[0].mir["mir"], best.scores[-1].mir["mir"]
+    return f"{took}: trial {best.number} is best, MIR {before:.2f} → {after:.2f}"
+
+
+def mlflow_command(view: SweepView, folder: Path) -> str:
+    """The command that opens this sweep's runs in MLflow."""
+    from orchestrator.trackers.mlflow import tracking_uri
+
+    return f"mlflow ui --backend-store-uri {shlex.quote(tracking_uri(view.spec, folder))}"
