@@ -4,28 +4,51 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from jobs.spec import Frozen, JobSpec, NonNegativeFloat, PositiveFloat, PositiveInt
+
+FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Range(Frozen):
     """A number between low and high; `log` samples its logarithm; `integer` rounds to integers."""
 
-    low: float
-    high: float
+    low: FiniteFloat
+    high: FiniteFloat
     log: bool = False
     integer: bool = False
 
+    @model_validator(mode="after")
+    def _ordered(self) -> Range:
+        if self.low >= self.high:
+            raise ValueError(
+                f"low {self.low:g} is not below high {self.high:g}: swap or widen them"
+            )
+        if self.log and self.low <= 0:
+            raise ValueError(
+                f"low {self.low:g} has no logarithm: give a low above 0, or leave out log"
+            )
+        if self.integer and not (self.low.is_integer() and self.high.is_integer()):
+            raise ValueError("low and high must be whole numbers where integer is true")
+        return self
+
 
 class Choices(Frozen):
-    """One of several plain values."""
+    """One of several plain values, all different."""
 
-    choices: tuple[bool | int | float | str | None, ...]
+    choices: Annotated[tuple[bool | int | float | str | None, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _different(self) -> Choices:
+        repeated = [value for i, value in enumerate(self.choices) if value in self.choices[:i]]
+        if repeated:
+            raise ValueError(f"choices holds {repeated[0]!r} twice: remove one")
+        return self
 
 
 class Mixture(Frozen):
-    """A point on the simplex over `sources` (default: all of the job's).
+    """A point on the simplex over the named sources, or over all of the job's.
 
     floor: least weight of each source. fixed: weights that do not vary.
     max_epochs: cap on weight x samples / size of a source.
@@ -44,7 +67,7 @@ class Branches(Frozen):
     branch's parameters are sampled.
     """
 
-    branches: dict[str, Any]
+    branches: Annotated[dict[str, Any], Field(min_length=1)]
 
 
 class GuardSpec(Frozen):

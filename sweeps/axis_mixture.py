@@ -1,0 +1,73 @@
+"""The axis of a data mixture: simplex parameters inside, weights by source outside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mir.errors import ConfigError
+from sweeps.axes import Path, Raw, Shown, Suggester, Value
+from sweeps.mixtures import Simplex
+
+
+@dataclass(frozen=True)
+class MixtureAxis:
+    """A point on the simplex of the sources' weights. others: sources that always weigh 0."""
+
+    path: Path
+    raw: str
+    short: str
+    simplex: Simplex
+    others: tuple[str, ...] = ()
+    max_epochs: float | None = None
+
+    def draw(self, trial: Suggester) -> Raw:
+        """Ask for the simplex's parameters, each between 0 and 1."""
+        return {name: trial.suggest_float(name, 0.0, 1.0) for name in self._parameters()}
+
+    def setting(self, raw: Mapping[str, Value], job: Mapping[str, Any]) -> Any:
+        """Weight by source, summing to 1, within the caps that the job's budget gives."""
+        u = [float(raw[name] or 0.0) for name in self._parameters()]
+        weights = self.simplex.decode(u, self._caps(job))
+        return weights | dict.fromkeys(self.others, 0.0)
+
+    def shown(self, raw: Mapping[str, Value], setting: Any) -> Shown:  # noqa: ARG002
+        """Weights, not u."""
+        return {f"{self.short}/{name}": weight for name, weight in setting.items()}
+
+    def encode(self, shown: Mapping[str, Any]) -> Raw:
+        """Parameters of the weights, if they are given."""
+        mark = f"{self.short}/"
+        weights = {n.removeprefix(mark): w for n, w in shown.items() if n.startswith(mark)}
+        if not weights:
+            return {}
+        given = {name: weight for name, weight in weights.items() if name not in self.others}
+        try:
+            u = self.simplex.encode(given)
+        except ValueError as error:
+            raise ConfigError(f"{self.short}: {error}.") from error
+        return dict(zip(self._parameters(), u, strict=True))
+
+    def natural(self, setting: Any) -> dict[str, Any]:  # noqa: ARG002
+        """All that vary weigh the same."""
+        return {f"{self.short}/{name}": w for name, w in self.simplex.uniform().items()}
+
+    def names(self) -> list[str]:
+        """One name a source."""
+        sources = (*self.simplex.names, *self.simplex.fixed, *self.others)
+        return [f"{self.short}/{name}" for name in sources]
+
+    def extremes(self) -> list[Raw]:
+        """The uniform mixture; every other one has the same form."""
+        return [self.encode(self.natural(None))]
+
+    def _parameters(self) -> list[str]:
+        return [f"{self.raw}/{name}" for name in self.simplex.parameters]
+
+    def _caps(self, job: Mapping[str, Any]) -> dict[str, float] | None:
+        if self.max_epochs is None:
+            return None
+        samples, sources = job["optim"]["samples"], job["data"]["sources"]
+        capped = (*self.simplex.names, *self.simplex.fixed)
+        return {name: self.max_epochs * sources[name]["size"] / samples for name in capped}

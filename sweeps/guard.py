@@ -1,0 +1,118 @@
+"""Which scores count: a low MIR of a model that says nothing about the picture must not win.
+
+Why: a collapsed projector reaches the lowest MIR of all (design section 3). Each named constraint
+gives a violation in units of its own reading, 0 or less where it is met, as Optuna wants them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from jobs.events import Scored
+from sweeps.mistakes import Mistake, no_such
+from sweeps.spec import GuardSpec
+
+Curve = Sequence[Scored]
+
+
+@dataclass(frozen=True)
+class Feasibility:
+    """Whether the newest score counts. violations: by constraint, above 0 where it is broken."""
+
+    feasible: bool
+    violations: dict[str, float]
+    reason: str
+
+
+@dataclass(frozen=True)
+class _Constraint:
+    """measure: violation of the newest score, or None if nothing can be said yet."""
+
+    measure: Callable[[Curve, float, Sequence[Curve]], float | None]
+    explain: Callable[[Curve, float, float], str]
+    takes: str | None
+
+
+def _loss_below_start(scores: Curve, _parameter: float, _others: Sequence[Curve]) -> float | None:
+    if len(scores) < 2:
+        return None
+    return scores[-1].guard.validation_loss - scores[0].guard.validation_loss
+
+
+def _gap_not_negative(scores: Curve, factor: float, _others: Sequence[Curve]) -> float:
+    reading = scores[-1].guard
+    return -reading.gap - factor * reading.gap_error
+
+
+def _loss_near_best(scores: Curve, fraction: float, others: Sequence[Curve]) -> float | None:
+    samples, mine = scores[-1].samples, scores[-1].guard.validation_loss
+    losses = [s.guard.validation_loss for curve in others for s in curve if s.samples == samples]
+    return mine - min(losses) * (1.0 + fraction) if losses else None
+
+
+CONSTRAINTS: Mapping[str, _Constraint] = {
+    "loss-below-start": _Constraint(
+        _loss_below_start,
+        lambda scores, _p, _v: (
+            f"validation loss {scores[-1].guard.validation_loss:.2f} is not below its start "
+            f"{scores[0].guard.validation_loss:.2f}"
+        ),
+        takes=None,
+    ),
+    "gap-not-negative": _Constraint(
+        _gap_not_negative,
+        lambda scores, factor, _v: (
+            f"right pictures are worse than wrong ones by {-scores[-1].guard.gap:.2f}, beyond "
+            f"{factor:g} x {scores[-1].guard.gap_error:.2f} of noise"
+        ),
+        takes="factor of the gap's standard error",
+    ),
+    "loss-near-best": _Constraint(
+        _loss_near_best,
+        lambda scores, fraction, violation: (
+            f"validation loss {scores[-1].guard.validation_loss:.2f} is more than "
+            f"{100 * fraction:g} % above the best feasible one at "
+            f"{scores[-1].samples:,} samples, by {violation:.2f}"
+        ),
+        takes="fraction above the best",
+    ),
+}
+
+
+def feasibility(scores: Curve, guard: GuardSpec, others: Sequence[Curve] = ()) -> Feasibility:
+    """Judge the newest of `scores` (all scores of one trial, the first before training).
+
+    others: the feasible scores of the other trials, for constraints that compare. The score
+    before training meets every constraint that compares with it. A loss or gap that is not
+    finite breaks every constraint that reads it, with an infinite violation.
+    """
+    violations: dict[str, float] = {}
+    reasons: list[str] = []
+    for name, parameter in guard.constraints.items():
+        constraint = CONSTRAINTS[name]
+        given = 0.0 if parameter is None else parameter
+        violation = constraint.measure(scores, given, others)
+        if violation is None:
+            continue
+        met = violation <= 0  # False for NaN too
+        violations[name] = violation if violation == violation else float("inf")
+        if not met:
+            reasons.append(constraint.explain(scores, given, violations[name]))
+    return Feasibility(not reasons, violations, "; ".join(reasons))
+
+
+def guard_mistakes(guard: GuardSpec) -> list[Mistake]:
+    """Unknown constraints, and parameters that are missing, negative or not taken."""
+    mistakes = []
+    for name, parameter in guard.constraints.items():
+        path = ("study", "guard", "constraints", name)
+        if name not in CONSTRAINTS:
+            mistakes.append(Mistake(path, no_such("constraint", name, CONSTRAINTS)))
+            continue
+        takes = CONSTRAINTS[name].takes
+        if takes is None and parameter is not None:
+            mistakes.append(Mistake(path, f"{parameter:g} is refused: it takes none, give null."))
+        elif takes is not None and not (parameter is not None and 0 <= parameter < float("inf")):
+            mistakes.append(Mistake(path, f"{parameter} is refused: give the {takes}, 0 or more."))
+    return mistakes

@@ -1,0 +1,130 @@
+"""Recipes and jobs as YAML files: read, check everything at once, resolve paths, write.
+
+Relative paths in a file are relative to the file's own folder, so a recipe means the same
+wherever it is started from; they become absolute here, once. `model.vision` and `model.language`
+are folders if such a folder exists or the name begins with '.', '/' or '~'; otherwise they are
+hub names and stay as they are.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import ValidationError
+
+from jobs.spec import Frozen, JobSpec
+from sweeps.document import Document, FieldPath, read_document
+from sweeps.guard import guard_mistakes
+from sweeps.mistakes import Mistake, from_pydantic, refusal
+from sweeps.space import parse_space
+from sweeps.spec import SweepSpec
+
+_FILES = ("path", "images", "source")
+_MODELS = ("vision", "language")
+_URLS = ("storage", "uri")
+_SQLITE = "sqlite:///"
+Spec = TypeVar("Spec", bound=Frozen)
+
+
+def load_recipe(path: str | Path) -> SweepSpec:
+    """Read a sweep. Raises ConfigError: file, line, field, value, remedy, in one line."""
+    document = read_document(path)
+    sweep, mistakes = _validate(SweepSpec, document)
+    base = sweep.base if sweep else _base(document)
+    space = document.data.get("space")
+    if base is not None and isinstance(space, dict):
+        mistakes += parse_space(base, space)[1]
+    if sweep is not None:
+        mistakes += guard_mistakes(sweep.study.guard)
+    if mistakes or sweep is None:
+        raise refusal(document, mistakes)
+    return _resolved(SweepSpec, sweep, document.folder)
+
+
+def load_job(path: str | Path) -> JobSpec:
+    """Read a job. Raises ConfigError: file, line, field, value, remedy, in one line."""
+    document = read_document(path)
+    job, mistakes = _validate(JobSpec, document)
+    if mistakes or job is None:
+        raise refusal(document, mistakes)
+    return _resolved(JobSpec, job, document.folder)
+
+
+def dump_job(spec: JobSpec) -> str:
+    """YAML that `load_job` takes; every field is written, so later defaults change nothing."""
+    return _dump(spec)
+
+
+def dump_recipe(spec: SweepSpec) -> str:
+    """YAML that `load_recipe` takes; every field is written."""
+    return _dump(spec)
+
+
+def _dump(spec: Frozen) -> str:
+    data = spec.model_dump(mode="json")
+    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100)
+
+
+def _validate(model: type[Spec], document: Document) -> tuple[Spec | None, list[Mistake]]:
+    try:
+        spec = model.model_validate(document.data)
+    except ValidationError as error:
+        return None, from_pydantic(error, model, document.data)
+    return spec, _truths_for_numbers(document.data, spec.model_dump(), ())
+
+
+def _base(document: Document) -> JobSpec | None:
+    """The base alone, so that mistakes elsewhere do not hide those in the space."""
+    try:
+        return JobSpec.model_validate(document.data.get("base"))
+    except ValidationError:
+        return None
+
+
+def _truths_for_numbers(given: Any, read: Any, path: FieldPath) -> list[Mistake]:
+    """Where true or false stands for a number: pydantic would take them for 1 and 0."""
+    if isinstance(given, bool) and not isinstance(read, bool):
+        text = f"{str(given).lower()} is refused: it should be a number."
+        return [Mistake(path, text)]
+    pairs: list[tuple[str | int, Any, Any]] = []
+    if isinstance(given, dict) and isinstance(read, dict):
+        pairs = [(name, given[name], read.get(name)) for name in given]
+    elif isinstance(given, list) and isinstance(read, list | tuple):
+        pairs = [(i, *pair) for i, pair in enumerate(zip(given, read, strict=False))]
+    return [m for name, a, b in pairs for m in _truths_for_numbers(a, b, (*path, name))]
+
+
+def _resolved(model: type[Spec], spec: Spec, folder: Path) -> Spec:
+    return model.model_validate(_resolve(spec.model_dump(mode="json"), "", folder))
+
+
+def _resolve(value: Any, field: str, folder: Path) -> Any:
+    """Make the paths among the values absolute; `field` is the name of the enclosing field."""
+    if isinstance(value, dict):
+        return {
+            name: _resolve(inner, field if name == "choices" else name, folder)
+            for name, inner in value.items()
+        }
+    if isinstance(value, list):
+        return [_resolve(inner, field, folder) for inner in value]
+    if not isinstance(value, str) or value == "embedded":
+        return value
+    if field in _URLS:
+        return _resolve_url(value, folder)
+    if field in _FILES or (field in _MODELS and _is_folder(value, folder)):
+        return str((folder / Path(value).expanduser()).resolve())
+    return value
+
+
+def _is_folder(value: str, folder: Path) -> bool:
+    return value.startswith((".", "/", "~")) or (folder / value).is_dir()
+
+
+def _resolve_url(value: str, folder: Path) -> str:
+    """Relative SQLite files would be other files in every process's own folder."""
+    rest = value.removeprefix(_SQLITE)
+    if rest == value or rest.startswith("/") or rest in ("", ":memory:"):
+        return value
+    return _SQLITE + str((folder / rest).resolve())

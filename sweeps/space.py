@@ -1,0 +1,139 @@
+"""The search space: which fields of a job vary, and the job of each point.
+
+`space` in a recipe mirrors the job's nesting; where a field varies, it says how:
+
+    space:
+      optim: {learning_rate: {low: 1e-4, high: 1e-1, log: true}}
+      data: {mixture: {mixture: all, floor: 0.0}}
+      model:
+        moca:
+          branches:
+            "off": null
+            "on": {kind: scale-shift, init_std: {low: 0.0, high: 0.05}}
+
+A branch replaces the field's value in `base` as a whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from jobs.spec import JobSpec
+from mir.errors import ConfigError
+from sweeps.axes import Axis, Raw, Shown, Suggester, Value, get, put
+from sweeps.axis_mixture import MixtureAxis
+from sweeps.document import dotted
+from sweeps.mistakes import Mistake, from_pydantic, no_such
+from sweeps.space_parser import SpaceParser
+from sweeps.spec import SweepSpec
+
+
+@dataclass(frozen=True)
+class Space:
+    """A validated search space over the fields of `base`."""
+
+    base: JobSpec
+    axes: tuple[Axis, ...]
+
+    def draw(self, trial: Suggester) -> Raw:
+        """Ask an Optuna trial for all raw parameters; always in the same order."""
+        raw: Raw = {}
+        for axis in self.axes:
+            raw |= axis.draw(trial)
+        return raw
+
+    def job(self, raw: Mapping[str, Value], seed: int | None = None) -> tuple[JobSpec, Shown]:
+        """The job of a point, and its parameters as people see them.
+
+        seed: replaces the base's. Raises ConfigError naming the space field if the point is not
+        a valid job.
+        """
+        tree = self.base.to_json()
+        shown: Shown = {}
+        # Caps by epochs depend on samples and sizes, which other axes may set.
+        for axis in sorted(self.axes, key=lambda axis: isinstance(axis, MixtureAxis)):
+            try:
+                setting = axis.setting(raw, tree)
+            except ValueError as error:
+                raise ConfigError(f"space.{dotted(axis.path)}: {error}.") from error
+            put(tree, axis.path, setting)
+            shown |= axis.shown(raw, setting)
+        if seed is not None:
+            tree["seed"] = seed
+        try:
+            return JobSpec.model_validate(tree), shown
+        except ValidationError as error:
+            mistake = from_pydantic(error, JobSpec, tree)[0]
+            raise ConfigError(f"space.{dotted(mistake.path)}: {mistake.text}") from error
+
+    def encode(self, shown: Mapping[str, Any]) -> Raw:
+        """Raw parameters of what people see; what is not given is left to the sampler.
+
+        Raises ConfigError for unknown names and for values outside the space.
+        """
+        known = [name for axis in self.axes for name in axis.names()]
+        for name in shown:
+            if name not in known:
+                raise ConfigError(f"{name}: {no_such('parameter of this sweep', name, known)}")
+        raw: Raw = {}
+        for axis in self.axes:
+            raw |= axis.encode(shown)
+        return raw
+
+    def start(self) -> dict[str, Any]:
+        """Shown parameters of the base recipe with the uniform mixture, as far as in the space."""
+        tree = self.base.to_json()
+        shown: dict[str, Any] = {}
+        for axis in self.axes:
+            shown |= axis.natural(get(tree, axis.path))
+        return shown
+
+
+def parse_space(base: JobSpec, space: Mapping[str, Any]) -> tuple[Space, list[Mistake]]:
+    """The space and every mistake in it, each at its place under 'space'."""
+    parser = SpaceParser(base)
+    axes = parser.parse(space)
+    found = Space(base, tuple(axes))
+    return found, parser.mistakes or _impossible(found)
+
+
+def space_of(sweep: SweepSpec) -> Space:
+    """The sweep's space. Raises ConfigError with the first mistake in it."""
+    space, mistakes = parse_space(sweep.base, sweep.space)
+    if mistakes:
+        raise ConfigError(f"{sweep.name}: {dotted(mistakes[0].path)}: {mistakes[0].text}")
+    return space
+
+
+def suggest(space: Space, trial: Suggester) -> Raw:
+    """Ask an Optuna trial for all raw parameters of the space."""
+    return space.draw(trial)
+
+
+def job_for(
+    sweep: SweepSpec, raw: Mapping[str, Value], seed: int | None = None
+) -> tuple[JobSpec, Shown]:
+    """The job of raw parameters and what people see of them, e.g. {'mixture/tags': 0.2}."""
+    return space_of(sweep).job(raw, seed)
+
+
+def _impossible(space: Space) -> list[Mistake]:
+    """Edges of the space that are no valid jobs, found by building each of them."""
+    first: Raw = {}
+    edges = [axis.extremes() for axis in space.axes]
+    for edge in edges:
+        first |= edge[0]
+    mistakes: dict[str, Mistake] = {}
+    for axis, edge in zip(space.axes, edges, strict=True):
+        for raw in edge:
+            try:
+                space.job({**first, **raw})
+            except ConfigError as error:
+                place, _, text = str(error).partition(": ")
+                if place.startswith(f"space.{dotted(axis.path)}"):
+                    mistakes.setdefault(place, Mistake(tuple(place.split(".")), text))
+    return list(mistakes.values())
