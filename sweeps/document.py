@@ -69,7 +69,7 @@ for _tag, _pattern, _first in (
     ),
     ("merge", r"^<<$", "<"),
 ):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))  # type: ignore[no-untyped-call]
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
 
 
 def read_document(path: str | Path) -> Document:
@@ -86,7 +86,7 @@ def read_document(path: str | Path) -> Document:
                 _index(name, node, (), lines)
             data = loader.construct_document(node) if node is not None else None
         finally:
-            loader.dispose()  # type: ignore[no-untyped-call]
+            loader.dispose()
     except yaml.MarkedYAMLError as error:
         raise ConfigError(_yaml_message(name, error)) from error
     except yaml.YAMLError as error:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from jobs.events import Scored
-from sweeps.mistakes import Mistake, no_such
+from sweeps.mistakes import Mistake, no_such, show
 from sweeps.spec import GuardSpec
 
 Curve = Sequence[Scored]
@@ -114,5 +114,7 @@ def guard_mistakes(guard: GuardSpec) -> list[Mistake]:
         if takes is None and parameter is not None:
             mistakes.append(Mistake(path, f"{parameter:g} is refused: it takes none, give null."))
         elif takes is not None and not (parameter is not None and 0 <= parameter < float("inf")):
-            mistakes.append(Mistake(path, f"{parameter} is refused: give the {takes}, 0 or more."))
+            mistakes.append(
+                Mistake(path, f"{show(parameter)} is refused: give the {takes}, 0 or more.")
+            )
     return mistakes

@@ -15,6 +15,14 @@ from sweeps.document import Document, FieldPath
 from sweeps.fields import known_fields
 
 
+_WORDS = (
+    ("Input should be", "it should be"),
+    ("String should", "it should"),
+    ("a valid tuple", "a list"),
+    ("a valid dictionary", "a mapping of fields"),
+)
+
+
 @dataclass(frozen=True)
 class Mistake:
     """What is wrong with the value at `path`, with the remedy; one line."""
@@ -41,7 +49,8 @@ def no_such(kind: str, name: str, known: Iterable[str]) -> str:
 
 def show(value: object) -> str:
     """A value as the user wrote it, shortened."""
-    text = " ".join(repr(value).split())
+    text = str(value).lower() if isinstance(value, bool) else " ".join(repr(value).split())
+    text = "null" if value is None else text
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -64,13 +73,17 @@ def _clean(loc: FieldPath, data: Any, kind: str) -> FieldPath:
     kept: list[str | int] = []
     for position, part in enumerate(loc):
         last = position == len(loc) - 1
-        if isinstance(data, dict) and part in data:
-            kept, data = [*kept, part], data[part]
-        elif isinstance(data, list | tuple) and isinstance(part, int) and part < len(data):
+        if _holds(data, part):
             kept, data = [*kept, part], data[part]
         elif last and kind == "missing":
             kept.append(part)
     return tuple(kept)
+
+
+def _holds(data: Any, part: str | int) -> bool:
+    if isinstance(data, list | tuple):
+        return isinstance(part, int) and part < len(data)
+    return isinstance(data, dict) and part in data
 
 
 def _text(item: dict[str, Any], path: FieldPath, model: type[BaseModel]) -> str:
@@ -86,7 +99,8 @@ def _text(item: dict[str, Any], path: FieldPath, model: type[BaseModel]) -> str:
         close = difflib.get_close_matches(item["input"], known, n=1)
         hint = f" Did you mean '{close[0]}'?" if close else ""
         return f"{show(item['input'])} is refused.{hint} Known: {', '.join(known)}."
-    message = re.sub(r"^Input should be ", "it should be ", message)
+    for theirs, ours in _WORDS:
+        message = message.replace(theirs, ours)
     return _sentence(f"{show(item['input'])} is refused: {message}")
 
 

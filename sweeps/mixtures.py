@@ -111,7 +111,7 @@ class Simplex:
         return self._capped(weights, caps) if caps else weights
 
     def encode(self, weights: Mapping[str, float]) -> list[float]:
-        """Parameters that decode to `weights`. Raises ValueError if they are outside the simplex."""
+        """Parameters that decode to `weights`. Raises ValueError for weights outside."""
         unknown = set(weights) - set(self.names) - set(self.fixed)
         if unknown:
             raise ValueError(f"unknown sources {sorted(unknown)}")

@@ -103,7 +103,11 @@ class SpaceParser:
             return self._branches(leaf, full, path, raw, short, place)
         if "choices" in leaf:
             choices = self._leaf(Choices, leaf, place)
-            return choices and self._choices(choices, path, raw, short, place, annotation)
+            return (
+                None
+                if choices is None
+                else self._choices(choices, path, raw, short, place, annotation)
+            )
         spec = self._leaf(Range, leaf, place)
         if spec is None:
             return None
