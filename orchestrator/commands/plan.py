@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.commands.options import AsJson, print_json
-from orchestrator.commands.preflight import check_data, jobs_at_once, this_machine
+from orchestrator.commands.preflight import check_data, this_machine
 from orchestrator.commands.run import Recipe, Settings, Trials, read_recipe
 
 
@@ -15,22 +15,23 @@ def plan(
     recipe: Recipe,
     trials: Trials = None,
     changes: Settings = None,
-    preview: Annotated[int, typer.Option(min=0, max=50, help="Sampled variants to show.")] = 5,
+    variants: Annotated[int, typer.Option(min=0, max=50, help="Sampled variants to show.")] = 5,
     as_json: AsJson = False,
 ) -> None:
     """Check a recipe and show what it would run."""
     from rich.console import Console
-    from sweeps.space import preview_params
 
-    from orchestrator.views.plan import plan_json, render_plan
+    from orchestrator.views.plan import PIPE_WIDTH, plan_json, render_plan
+    from orchestrator.views.preview import preview
 
     spec = read_recipe(recipe, trials, changes)
     check_data(f"{recipe}: base.data", spec.base.data)
-    variants = preview_params(spec, preview)
+    drawn = preview(spec, variants)
     machine = this_machine()
-    at_once = jobs_at_once(spec.resources, machine)
     if as_json:
-        print_json(plan_json(spec, variants, machine, at_once))
+        print_json(plan_json(spec, drawn, machine))
         return
     console = Console()
-    console.print(render_plan(spec, variants, machine, at_once))
+    if not console.is_terminal:
+        console = Console(width=PIPE_WIDTH)
+    console.print(render_plan(spec, drawn, machine))

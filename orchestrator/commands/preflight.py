@@ -11,7 +11,6 @@ from urllib.parse import urlsplit
 from jobs.spec import DataSpec, SourceSpec
 from mir.errors import ConfigError
 from orchestrator.ports import Capacity
-from sweeps.spec import ResourceSpec
 
 _CONNECT_S = 3.0
 _PORTS = {"http": 80, "https": 443}
@@ -68,13 +67,3 @@ def this_machine() -> Capacity:
     """Cores this process may use and NVIDIA devices present, without loading torch or Ray."""
     gpus = [d for d in Path("/dev").glob("nvidia*") if re.fullmatch(r"nvidia\d+", d.name)]
     return Capacity(nodes=((float(len(os.sched_getaffinity(0))), float(len(gpus))),))
-
-
-def jobs_at_once(resources: ResourceSpec, capacity: Capacity) -> int:
-    """How many jobs of this size the nodes hold together, ranks spread over nodes if need be."""
-    ranks = 0
-    for cpus, gpus in capacity.nodes:
-        by_gpu = gpus // resources.gpus_per_worker if resources.gpus_per_worker else float("inf")
-        ranks += int(min(cpus // resources.cpus_per_worker, by_gpu))
-    fitting = ranks // resources.workers
-    return min(fitting, resources.max_concurrent or fitting)

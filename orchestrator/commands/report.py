@@ -23,6 +23,6 @@ def report(
     place = out or folder / "report"
     check_folder(place)
 
-    from orchestrator.report import write_report
+    from orchestrator.report.write import write_report
 
     typer.echo(str(write_report(view, place)))

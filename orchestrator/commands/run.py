@@ -66,10 +66,11 @@ def run(
 
 def read_recipe(recipe: Path, trials: int | None, changes: list[str] | None) -> SweepSpec:
     """The validated recipe with what the command line changes in it."""
+    from orchestrator.commands.changes import changed
     from sweeps.recipe import load_recipe
 
-    extra = [] if trials is None else [f"budget.trials={trials}"]
-    return load_recipe(recipe, [*(changes or []), *extra])
+    budget = [] if trials is None else [f"budget.trials={trials}"]
+    return changed(load_recipe(recipe), [*(changes or []), *budget])
 
 
 def _same_command() -> str:
@@ -108,7 +109,7 @@ def _executor(name: ExecutorName, address: str | None) -> Executor:
 
 
 def _finish(view: SweepView, folder: Path, as_json: bool) -> None:
-    from orchestrator.report import write_report
+    from orchestrator.report.write import write_report
     from orchestrator.views.as_json import sweep_json
     from orchestrator.views.best import write_best
     from orchestrator.views.standing import best_trial

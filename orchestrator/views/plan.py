@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs.spec import DataSpec, SourceSpec
+from orchestrator.placement import job_slots, why_not
 from orchestrator.ports import Capacity
 from orchestrator.views.text import (
     MIXTURE,
@@ -18,35 +19,31 @@ from orchestrator.views.text import (
     number,
     percent,
     setting,
-    short_names,
     weights,
 )
 from sweeps.spec import SweepSpec
 
+PIPE_WIDTH = 140
 Params = dict[str, float | int | str]
 
 
-def plan_json(
-    spec: SweepSpec, variants: Sequence[Params], machine: Capacity, at_once: int
-) -> dict[str, Any]:
+def plan_json(spec: SweepSpec, variants: Sequence[Params], machine: Capacity) -> dict[str, Any]:
     """The plan for programs: the resolved recipe and the sampled variants."""
     return {
         "recipe": spec.model_dump(mode="json"),
         "variants": list(variants),
         "machine": {"nodes": [list(node) for node in machine.nodes]},
-        "jobs_at_once": at_once,
+        "jobs_at_once": job_slots(machine, spec.resources),
     }
 
 
-def render_plan(
-    spec: SweepSpec, variants: Sequence[Params], machine: Capacity, at_once: int
-) -> RenderableType:
+def render_plan(spec: SweepSpec, variants: Sequence[Params], machine: Capacity) -> RenderableType:
     """All sections, each a heading with a small table."""
     sections: list[tuple[str, RenderableType]] = [
         ("sources", _sources(spec.base.data)),
         ("space", _facts(space_facts(spec.space))),
         ("budget", _facts(_budget(spec))),
-        ("resources", _facts(_resources(spec, machine, at_once))),
+        ("resources", _facts(_resources(spec, machine))),
     ]
     if variants:
         sections.append((f"{len(variants)} sampled variants", _variants(variants)))
@@ -103,7 +100,7 @@ def space_facts(space: dict[str, Any], place: str = "") -> list[tuple[str, str]]
             )
         elif "choices" in node:
             rows.append((field, "one of " + ", ".join(str(c) for c in node["choices"])))
-        elif "mixture" in node:
+        elif isinstance(node.get("mixture"), str | list | tuple):
             rows.append((field, _mixture(node)))
         elif "branches" in node:
             rows.append((field, "one of " + ", ".join(map(str, node["branches"]))))
@@ -144,7 +141,7 @@ def _budget(spec: SweepSpec) -> list[tuple[str, str]]:
     ]
 
 
-def _resources(spec: SweepSpec, machine: Capacity, at_once: int) -> list[tuple[str, str]]:
+def _resources(spec: SweepSpec, machine: Capacity) -> list[tuple[str, str]]:
     wanted = spec.resources
     ranks = "1 rank" if wanted.workers == 1 else f"{wanted.workers} ranks"
     need = f"{ranks} of {number(wanted.cpus_per_worker)} CPU"
@@ -152,9 +149,10 @@ def _resources(spec: SweepSpec, machine: Capacity, at_once: int) -> list[tuple[s
         need += f" and {number(wanted.gpus_per_worker)} GPU"
     cpus = sum(node[0] for node in machine.nodes)
     gpus = sum(node[1] for node in machine.nodes)
-    fit = (
-        f"{at_once} at once" if at_once else "does not fit here: start with --address of a cluster"
-    )
+    reason = why_not(machine, wanted)
+    fit = f"{job_slots(machine, wanted)} at once"
+    if reason is not None:
+        fit = f"do not fit here: {reason}; give a cluster with --address"
     return [
         ("a job takes", f"{need}, ZeRO stage {spec.base.deepspeed.zero_stage}"),
         ("this machine has", f"{number(cpus)} CPU, {number(gpus)} GPU"),
@@ -164,14 +162,16 @@ def _resources(spec: SweepSpec, machine: Capacity, at_once: int) -> list[tuple[s
 
 def _variants(variants: Sequence[Params]) -> Table:
     plain = list(dict.fromkeys(n for v in variants for n in v if not n.startswith(MIXTURE)))
-    sources = list(dict.fromkeys(source for v in variants for source in weights(v)))
-    short = short_names(plain)
-    table = _table(
-        *[f"  {short[n]}" if i == 0 else short[n] for i, n in enumerate(plain)], *sources
-    )
+    mixed = list(dict.fromkeys(n for v in variants for n in v if n.startswith(MIXTURE)))
+    sources = [name.removeprefix(MIXTURE) for name in mixed]
+    table = _table(*_indented(plain + sources))
     for variant in variants:
         cells = [setting(variant[name]) if name in variant else "-" for name in plain]
-        mixed = weights(variant)
-        cells += [percent(mixed[source]) if source in mixed else "-" for source in sources]
-        table.add_row(*[escape(f"  {c}" if i == 0 else c) for i, c in enumerate(cells)])
+        shares = weights(variant)
+        cells += [percent(shares[source]) if source in shares else "-" for source in sources]
+        table.add_row(*[escape(cell) for cell in _indented(cells)])
     return table
+
+
+def _indented(cells: Sequence[str]) -> list[str]:
+    return [f"  {cells[0]}", *cells[1:]] if cells else []

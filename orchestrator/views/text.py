@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 MIXTURE = "mixture/"
 
@@ -57,29 +57,6 @@ def percent(share: float) -> str:
     return "<1 %" if 0 < share < 0.005 else f"{100 * share:.0f} %"
 
 
-def short_names(names: Iterable[str]) -> dict[str, str]:
-    """The shortest dotted ending of every name that is still unique among them.
-
-    >>> short_names(["optim.learning_rate", "model.moca"])
-    {'optim.learning_rate': 'learning_rate', 'model.moca': 'moca'}
-    """
-    every = list(names)
-    short = {}
-    for name in every:
-        parts = name.split(".")
-        endings = (".".join(parts[-length:]) for length in range(1, len(parts) + 1))
-        short[name] = next(
-            ending
-            for ending in endings
-            if ending == name or not any(_ends(other, ending) for other in every if other != name)
-        )
-    return short
-
-
-def _ends(name: str, ending: str) -> bool:
-    return name == ending or name.endswith(f".{ending}")
-
-
 def weights(params: Mapping[str, float | int | str]) -> dict[str, float]:
     """The mixture's weights by source, heaviest first; empty where no mixture is searched."""
     found = {
@@ -98,7 +75,6 @@ def setting(value: float | int | str) -> str:
 def settings(params: Mapping[str, float | int | str]) -> str:
     """All sampled settings in one line: 'learning_rate 3e-3, moca on, detailed 43 % short 20 %'."""
     plain = {name: value for name, value in params.items() if not name.startswith(MIXTURE)}
-    short = short_names(plain)
-    parts = [f"{short[name]} {setting(value)}" for name, value in plain.items()]
+    parts = [f"{name} {setting(value)}" for name, value in plain.items()]
     mixed = " ".join(f"{source} {percent(share)}" for source, share in weights(params).items())
     return ", ".join([*parts, mixed] if mixed else parts)

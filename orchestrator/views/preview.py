@@ -1,0 +1,41 @@
+"""A few variants of a sweep drawn at random, without Optuna: what the space looks like."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+
+from sweeps.axes import Shown, Value
+from sweeps.space import space_of
+from sweeps.spec import SweepSpec
+
+
+class _Draws:
+    """Stands in for an Optuna trial: every value uniform in its range, or in its logarithm."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        """Uniform between low and high; `name` is Optuna's and not needed here."""
+        del name
+        if log:
+            return math.exp(self._rng.uniform(math.log(low), math.log(high)))
+        return self._rng.uniform(low, high)
+
+    def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int:
+        """As `suggest_float`, rounded to an integer within the range."""
+        return min(high, max(low, round(self.suggest_float(name, low, high, log=log))))
+
+    def suggest_categorical(self, name: str, choices: Sequence[Value]) -> Value:
+        """Each choice with the same probability."""
+        del name
+        return self._rng.choice(choices)
+
+
+def preview(spec: SweepSpec, variants: int) -> list[Shown]:
+    """The parameters, as people see them, of so many random variants; equal for equal recipes."""
+    space = space_of(spec)
+    draws = _Draws(random.Random(spec.study.seed))
+    return [space.job(space.draw(draws))[1] for _ in range(variants)]
