@@ -6,6 +6,7 @@ gives a violation in units of its own reading, 0 or less where it is met, as Opt
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -83,8 +84,9 @@ CONSTRAINTS: Mapping[str, _Constraint] = {
 def feasibility(scores: Curve, guard: GuardSpec, others: Sequence[Curve] = ()) -> Feasibility:
     """Judge the newest of `scores` (all scores of one trial, the first before training).
 
-    others: the feasible scores of the other trials, for constraints that compare. The score
-    before training meets every constraint that compares with it. A loss or gap that is not
+    others: the feasible scores of the other trials, for constraints that compare. A constraint
+    that cannot be judged yet counts as met (violation 0): the score before training has no start
+    to be below, and the first trial nobody to be near. A loss or gap that is not
     finite breaks every constraint that reads it, with an infinite violation.
     """
     violations: dict[str, float] = {}
@@ -93,11 +95,10 @@ def feasibility(scores: Curve, guard: GuardSpec, others: Sequence[Curve] = ()) -
         constraint = CONSTRAINTS[name]
         given = 0.0 if parameter is None else parameter
         violation = constraint.measure(scores, given, others)
-        if violation is None:
-            continue
-        met = violation <= 0  # False for NaN too
-        violations[name] = violation if violation == violation else float("inf")
-        if not met:
+        if violation is None or violation <= 0:
+            violations[name] = violation or 0.0
+        else:  # NaN too
+            violations[name] = float("inf") if math.isnan(violation) else violation
             reasons.append(constraint.explain(scores, given, violations[name]))
     return Feasibility(not reasons, violations, "; ".join(reasons))
 

@@ -14,7 +14,6 @@ from mir.errors import ConfigError
 from sweeps.document import Document, FieldPath
 from sweeps.fields import known_fields
 
-
 _WORDS = (
     ("Input should be", "it should be"),
     ("String should", "it should"),

@@ -1,0 +1,62 @@
+"""Where Optuna keeps a study: SQLite in the study's folder, or any SQLAlchemy URL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mir.errors import ClusterError, ConfigError
+
+if TYPE_CHECKING:
+    from optuna.storages import RDBStorage
+
+DATABASE = "study.db"
+LOCK_TIMEOUT_S = 120.0
+
+
+def storage_url(given: str | None, folder: Path) -> str:
+    """The given URL, or SQLite in the folder."""
+    return given or f"sqlite:///{folder.resolve() / DATABASE}"
+
+
+def open_storage(url: str) -> RDBStorage:
+    """Connect. Raises ConfigError for a URL that is none, ClusterError if nobody answers."""
+    from optuna.storages import RDBStorage
+    from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
+    # SQLite's default of 5 s is shorter than a busy disk's pauses; other engines take no timeout.
+    options = {"connect_args": {"timeout": LOCK_TIMEOUT_S}} if url.startswith("sqlite") else {}
+    try:
+        with storage_errors(url):
+            return RDBStorage(url, engine_kwargs=options)
+    except (ArgumentError, NoSuchModuleError, ImportError) as error:
+        first = str(error).splitlines()[0]
+        raise ConfigError(
+            f"study.storage: {url!r} cannot be used: {first}. Give an SQLAlchemy URL such as "
+            "'sqlite:////data/study.db' or 'postgresql://user@host/name', and install its driver."
+        ) from error
+
+
+@contextmanager
+def storage_errors(url: str) -> Iterator[None]:
+    """Turn what Optuna and SQLAlchemy raise about the connection into one ClusterError."""
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import DBAPIError
+
+    try:
+        yield
+    except (StorageInternalError, DBAPIError) as error:
+        cause = error.__cause__ or error
+        first = str(cause).splitlines()[0]
+        raise ClusterError(
+            f"study storage {_without_password(url)}: {first}. Nothing was lost: make it "
+            "reachable and writable, then run the same command again."
+        ) from error
+
+
+def _without_password(url: str) -> str:
+    from sqlalchemy.engine import make_url
+
+    return make_url(url).render_as_string(hide_password=True)

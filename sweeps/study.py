@@ -1,0 +1,259 @@
+"""The study: asks Optuna for trials and tells it how they ended, in our words.
+
+One writer. Everything is in the storage: a study opened again goes on where it was, and telling
+what was told before changes nothing, so it can be fed again from the event log.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jobs.spec import JobSpec
+from mir.errors import ConfigError, DivergedError, MirsweepError
+from sweeps.axes import Raw, Shown, Value
+from sweeps.draws import Seeded, Stored
+from sweeps.identity import MAY_CHANGE, first_change, identity
+from sweeps.objective import direction
+from sweeps.samplers import make_sampler
+from sweeps.space import space_of
+from sweeps.spec import SweepSpec
+from sweeps.storage import open_storage, storage_errors, storage_url
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+_RECIPE, _STARTED = "mirsweep:recipe", "mirsweep:started"
+_SHOWN, _REASON = "mirsweep:shown", "mirsweep:reason"
+MAX_VIOLATION = 1e6
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One point. raw: Optuna's parameters; shown: what people see, mixtures as weights."""
+
+    number: int
+    raw: Raw
+    job: JobSpec
+    shown: Shown
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best feasible complete trial."""
+
+    number: int
+    value: float
+
+
+class Study:
+    """Optuna behind our words.
+
+    Opens the study in its storage, or begins it there. Raises ConfigError if the storage holds a
+    study of another recipe (only budget, resources and tracking may change), ClusterError if the
+    storage cannot be reached.
+    """
+
+    def __init__(self, sweep: SweepSpec, folder: Path) -> None:
+        """Open or begin; `folder` must exist if the recipe names no storage."""
+        import optuna
+
+        # Optuna announces every study and trial on stderr, across the live view.
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.sweep = sweep
+        self.space = space_of(sweep)
+        make_sampler(sweep.study, 0)
+        self._url = storage_url(sweep.study.storage, folder)
+        self._open: dict[int, optuna.trial.Trial] = {}
+        storage = open_storage(self._url)
+        with storage_errors(self._url):
+            self._study = optuna.create_study(
+                storage=storage,
+                study_name=sweep.name,
+                direction=direction(sweep.study.objective),
+                pruner=optuna.pruners.NopPruner(),
+                load_if_exists=True,
+            )
+            self._begin_or_continue()
+
+    def ask(self) -> Trial:
+        """Begin the next trial: an enqueued point if there is one, else the sampler's choice.
+
+        Raises ConfigError if the point is no valid job; the trial is then told as failed.
+        """
+        with storage_errors(self._url):
+            trial = self._study.ask()
+            self._open[trial.number] = trial
+            return self._drawn(trial)
+
+    def adopt(self, number: int) -> Trial:
+        """Take up a running trial of an earlier process, with the very same parameters."""
+        with storage_errors(self._url):
+            return self._drawn(self._running(number))
+
+    def enqueue(self, shown: Mapping[str, Any]) -> None:
+        """Ask for this point next; parameters that are left out are drawn.
+
+        shown: by the names that people see, e.g. {'learning_rate': 1e-3, 'moca': 'off'}; of a
+        mixture, all weights. Raises ConfigError for unknown names and values outside the space.
+        """
+        raw = self.space.encode(shown)
+        with storage_errors(self._url):
+            self._study.enqueue_trial(raw)
+
+    def restore(self, number: int, raw: Mapping[str, Value]) -> Trial:
+        """Make a trial again from the event log, in order of number, in a study that lacks it."""
+        with storage_errors(self._url):
+            if number != len(self._trials()):
+                raise MirsweepError(
+                    f"trial {number} cannot be restored: the study has {len(self._trials())} "
+                    "trials. Restore in order of number into an empty study."
+                )
+            self._study.enqueue_trial(dict(raw))
+            return self.ask()
+
+    def report(self, number: int, samples: int, value: float) -> None:
+        """Note a feasible score of a running trial: the objective's value at `samples` seen."""
+        if not math.isfinite(value):
+            return
+        with storage_errors(self._url):
+            frozen = self._trials()[number]
+            if frozen.state.is_finished() or samples in frozen.intermediate_values:
+                return
+            self._running(number).report(value, samples)
+
+    def tell_complete(self, number: int, objective: float, violations: Mapping[str, float]) -> None:
+        """End a trial with its value; infeasible ones (a violation above 0) are never best.
+
+        Raises DivergedError if the value is not finite: tell such a trial as failed.
+        """
+        if not math.isfinite(objective):
+            raise DivergedError(f"trial {number}: the objective is {objective}: tell it as failed.")
+        self._tell(number, "COMPLETE", objective, violations, "")
+
+    def tell_pruned(
+        self, number: int, reason: str, violations: Mapping[str, float] | None = None
+    ) -> None:
+        """End a trial that was stopped; its last reported value counts as pruned only."""
+        self._tell(number, "PRUNED", None, violations or {}, reason)
+
+    def tell_failed(self, number: int, reason: str) -> None:
+        """End a trial without a value."""
+        self._tell(number, "FAIL", None, None, reason)
+
+    def best(self) -> Best | None:
+        """The best complete trial among the feasible, the earlier of equals; None without one."""
+        with storage_errors(self._url):
+            trials = [t for t in self._trials() if t.state.name == "COMPLETE"]
+        found = [
+            Best(t.number, t.value)
+            for t in trials
+            if t.value is not None and all(v <= 0 for v in t.constraints.values())
+        ]
+        sign = 1 if direction(self.sweep.study.objective) == "minimize" else -1
+        return min(found, key=lambda best: sign * best.value, default=None)
+
+    def states(self) -> dict[int, str]:
+        """Optuna's state by number: WAITING, RUNNING, COMPLETE, PRUNED or FAIL."""
+        with storage_errors(self._url):
+            return {trial.number: trial.state.name for trial in self._trials()}
+
+    def running(self) -> list[int]:
+        """Numbers to adopt after a restart."""
+        return [number for number, state in self.states().items() if state == "RUNNING"]
+
+    def _trials(self) -> Sequence[FrozenTrial]:
+        return self._study.get_trials(deepcopy=False)
+
+    def _running(self, number: int) -> optuna.trial.Trial:
+        import optuna
+
+        if number not in self._open:
+            trials = self._trials()
+            if not 0 <= number < len(trials) or trials[number].state.name != "RUNNING":
+                state = trials[number].state.name if 0 <= number < len(trials) else "unknown"
+                raise MirsweepError(f"trial {number} is {state}, not RUNNING.")
+            self._open[number] = optuna.trial.Trial(self._study, trials[number]._trial_id)
+        return self._open[number]
+
+    def _drawn(self, trial: optuna.trial.Trial) -> Trial:
+        number = trial.number
+        raw = self._stored(trial) or self.space.draw(Seeded(self._study, trial, self.sweep.study))
+        try:
+            job, shown = self.space.job(raw)
+        except ConfigError as error:
+            self.tell_failed(number, str(error))
+            raise
+        if _SHOWN not in trial.user_attrs:
+            trial.set_user_attr(_SHOWN, shown)
+        return Trial(number, raw, job, shown)
+
+    def _stored(self, trial: optuna.trial.Trial) -> Raw | None:
+        """What was drawn before, None if the process died before all of it was."""
+        try:
+            return self.space.draw(Stored(trial.params))
+        except KeyError:
+            return None
+
+    def _tell(
+        self,
+        number: int,
+        state: str,
+        value: float | None,
+        violations: Mapping[str, float] | None,
+        reason: str,
+    ) -> None:
+        import optuna
+
+        with storage_errors(self._url):
+            told = self._trials()[number]
+            if told.state.is_finished():
+                if told.state.name != state or (value is not None and told.value != value):
+                    raise MirsweepError(
+                        f"trial {number} was told {told.state.name} {told.value}; it cannot also "
+                        f"be {state} {value}."
+                    )
+                return
+            trial = self._running(number)
+            if violations is not None:
+                self._constrain(trial, violations)
+            if reason:
+                trial.set_user_attr(_REASON, reason)
+            self._study.tell(trial, value, state=optuna.trial.TrialState[state])
+            del self._open[number]
+
+    def _constrain(self, trial: optuna.trial.Trial, violations: Mapping[str, float]) -> None:
+        # Every trial gets the same keys in the same order: Optuna's GP sampler refuses others.
+        already = trial.constraints
+        names = dict.fromkeys([*self.sweep.study.guard.constraints, *violations])
+        for name in names:
+            if name not in already:
+                violation = violations.get(name, 0.0)
+                finite = MAX_VIOLATION if math.isnan(violation) else violation
+                trial.set_constraint(name, max(-MAX_VIOLATION, min(finite, MAX_VIOLATION)))
+
+    def _begin_or_continue(self) -> None:
+        recipe = identity(self.sweep)
+        known = self._study.user_attrs.get(_RECIPE)
+        if known is None:
+            if self._trials():
+                raise ConfigError(
+                    f"study '{self.sweep.name}' in {self._url.split('@')[-1]} is not mirsweep's. "
+                    "Give the sweep another name or storage."
+                )
+            self._study.set_user_attr(_RECIPE, json.dumps(recipe))
+        elif (change := first_change(json.loads(known), recipe)) is not None:
+            raise ConfigError(
+                f"study '{self.sweep.name}' was begun with another recipe: {change}. Only "
+                f"{', '.join(MAY_CHANGE)} may change: restore the recipe or give it another name."
+            )
+        if _STARTED not in self._study.user_attrs:
+            # Killed between the two writes, a new process enqueues the same point once more.
+            start = self.space.encode(self.space.start())
+            self._study.enqueue_trial(start, skip_if_exists=True)
+            self._study.set_user_attr(_STARTED, True)
