@@ -1,0 +1,70 @@
+"""The DeepSpeed dictionary as a pure function of the job and the number of ranks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from jobs.spec import JobSpec
+from mir.errors import ConfigError
+
+# Elements of one reduction bucket. DeepSpeed's default of 5e8 sets 2 GB aside for each rank.
+_BUCKET = 20_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchSplit:
+    """How a global batch is spread: micro x accumulation x ranks = global batch."""
+
+    micro: int
+    accumulation: int
+
+
+def split_batch(global_batch: int, ranks: int, micro: int | None) -> BatchSplit:
+    """Spread `global_batch` over `ranks` in micro-batches of `micro` (None: one a rank).
+
+    Raises ConfigError if it does not divide; the message names the nearest that does.
+    """
+    unit = ranks * (micro or 1)
+    if global_batch % unit:
+        below = global_batch // unit * unit
+        nearest = [str(n) for n in (below, below + unit) if n > 0]
+        parts = f"{ranks} ranks" if micro is None else f"{ranks} ranks x micro_batch {micro}"
+        raise ConfigError(
+            f"optim.global_batch: {global_batch} cannot be divided over {parts}: "
+            f"use {' or '.join(nearest)}"
+        )
+    size = global_batch // ranks if micro is None else micro
+    return BatchSplit(micro=size, accumulation=global_batch // (size * ranks))
+
+
+def deepspeed_config(spec: JobSpec, ranks: int, device: str) -> dict[str, Any]:
+    """What `deepspeed.initialize` is given; everything else in it stays at DeepSpeed's default.
+
+    device: 'cpu' or 'cuda'. Raises ConfigError if the global batch cannot be spread over `ranks`
+    or the device cannot compute in the precision.
+    """
+    if device == "cpu" and spec.deepspeed.precision == "fp16":
+        raise ConfigError("deepspeed.precision: fp16 needs a GPU: use fp32 or bf16 on the CPU")
+    split = split_batch(spec.optim.global_batch, ranks, spec.deepspeed.micro_batch)
+    config: dict[str, Any] = {
+        "train_batch_size": spec.optim.global_batch,
+        "train_micro_batch_size_per_gpu": split.micro,
+        "gradient_accumulation_steps": split.accumulation,
+        "gradient_clipping": spec.optim.gradient_clip,
+        "zero_optimization": _zero(spec.deepspeed.zero_stage),
+        "steps_per_print": None,
+        "wall_clock_breakdown": False,
+    }
+    if spec.deepspeed.precision != "fp32":
+        config[spec.deepspeed.precision] = {"enabled": True}
+    return config
+
+
+def _zero(stage: int) -> dict[str, Any]:
+    if stage == 0:
+        return {"stage": 0}
+    zero: dict[str, Any] = {"stage": stage, "reduce_bucket_size": _BUCKET}
+    if stage == 3:
+        return {**zero, "stage3_prefetch_bucket_size": _BUCKET}
+    return {**zero, "allgather_bucket_size": _BUCKET}

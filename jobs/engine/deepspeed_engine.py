@@ -1,0 +1,190 @@
+"""One training step after another through DeepSpeed."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jobs.data.batch import Batch
+from jobs.engine.config import deepspeed_config
+from jobs.engine.group import device_of, gather_objects, join, sum_over_ranks
+from jobs.engine.schedule import rate_factor
+from jobs.engine.state import MOMENTS, FullState
+from jobs.model.llava import Llava
+from jobs.place import Place
+from jobs.spec import JobSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepResult:
+    """One optimizer step, the same on every rank.
+
+    loss: mean over the global batch, before the step. grad_norm: before clipping.
+    stop: why all ranks leave after this step, None to go on.
+    """
+
+    loss: float
+    grad_norm: float
+    learning_rate: float
+    stop: str | None
+
+
+class Engine:
+    """A model under DeepSpeed, with AdamW and our own learning-rate schedule.
+
+    weights: trained weights by parameter name to start from, None for the model's own.
+    All ranks make the same calls in the same order.
+    """
+
+    def __init__(
+        self, model: Llava, spec: JobSpec, place: Place, weights: dict[str, Tensor] | None = None
+    ) -> None:
+        join(place)
+        self._spec, self._place = spec, place
+        config = deepspeed_config(spec, place.world_size, place.device)
+        if weights:
+            model.load_state_dict(weights, strict=False)
+        # Names before DeepSpeed touches the parameters; the order is that of the checkpoint.
+        self._trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        self._deepspeed, *_ = _deepspeed().initialize(
+            model=model, optimizer=self._adamw(), config=config
+        )
+        self._require_config(config)
+        self._state = FullState(self._deepspeed)
+        self.trainable = model.trainable_counts()
+        self.device = device_of(place)
+
+    def step(self, share: Batch, index: int) -> StepResult:
+        """Train on this rank's share of global batch number `index` (0-based).
+
+        Polls `place.stop_requested`; the ranks agree, so that none leaves alone.
+        """
+        self._deepspeed.train()
+        self._set_rates(index)
+        micro = self._deepspeed.train_micro_batch_size_per_gpu()
+        parts = self._deepspeed.gradient_accumulation_steps()
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        grad_norm = 0.0
+        for part, batch in enumerate(_split(share.to(self.device), micro), start=1):
+            loss = self._deepspeed(batch)
+            self._deepspeed.backward(loss)
+            total += loss.detach()
+            if part == parts and self._plain_optimizer:
+                grad_norm = self._plain_grad_norm()
+            self._deepspeed.step()
+        if not self._plain_optimizer:
+            grad_norm = float(self._deepspeed.get_global_grad_norm())
+        loss_value, stop = self._agree(total / parts)
+        rate = self._spec.optim.learning_rate * rate_factor(index, self._spec.optim)
+        return StepResult(loss=loss_value, grad_norm=grad_norm, learning_rate=rate, stop=stop)
+
+    def gather(self) -> dict[str, Tensor]:
+        """Master weights (`weight/<name>`) and moments (`exp_avg/<name>`, ...), float32 on CPU.
+
+        All ranks take part; only rank 0 keeps the tensors, the others get an empty dictionary.
+        """
+        kept: dict[str, Tensor] = {}
+        for name, parameter in self._trained.items():
+            for key in (None, *MOMENTS):
+                full = self._state.get(parameter, key)
+                if self._place.rank == 0:
+                    kept[f"{key or 'weight'}/{name}"] = full.to("cpu", copy=True).contiguous()
+        return kept
+
+    def restore(self, tensors: dict[str, Tensor], step: int) -> None:
+        """Take over what `gather` gave after `step` steps, at any stage and number of ranks."""
+        self._state.set_step(step)
+        for name, parameter in self._trained.items():
+            for key in (None, *MOMENTS):
+                value = tensors[f"{key or 'weight'}/{name}"].to(self.device)
+                self._state.set(parameter, value, key)
+
+    def close(self) -> None:
+        """Let go of DeepSpeed's buffers; the process group stays."""
+        self._deepspeed.destroy()
+
+    @property
+    def _plain_optimizer(self) -> bool:
+        """Stage 0 in float32: the optimizer is torch's own, and DeepSpeed keeps no norm."""
+        return self._deepspeed.optimizer is self._deepspeed.basic_optimizer
+
+    def _plain_grad_norm(self) -> float:
+        grads = [p.grad for p in self._trained.values() if p.grad is not None]
+        return float(torch.nn.utils.get_total_norm(grads))
+
+    def _agree(self, loss: Tensor) -> tuple[float, str | None]:
+        """Mean loss and the reason to stop; ranks that leave alone would deadlock the others."""
+        reason = self._place.stop_requested()
+        told = torch.stack([loss, torch.full_like(loss, float(reason is not None))])
+        sums = sum_over_ranks(told).tolist()
+        stop = None
+        if sums[1] > 0:
+            stop = next(r for r in gather_objects(reason) if r is not None)
+        return sums[0] / self._place.world_size, stop
+
+    def _adamw(self) -> torch.optim.AdamW:
+        optim = self._spec.optim
+        moca = [p for n, p in self._trained.items() if n.startswith("moca.")]
+        rest = [p for n, p in self._trained.items() if not n.startswith("moca.")]
+        own = self._spec.model.moca and self._spec.model.moca.learning_rate
+        groups = [{"params": rest, "full_rate": optim.learning_rate}]
+        if moca:
+            groups.append({"params": moca, "full_rate": own or optim.learning_rate})
+        # Rate 0: DeepSpeed takes an empty step while it sets up, which must not decay weights.
+        return torch.optim.AdamW(
+            groups,
+            lr=0.0,
+            betas=(optim.beta1, optim.beta2),
+            weight_decay=optim.weight_decay,
+            fused=self._place.device == "cuda",
+        )
+
+    def _set_rates(self, index: int) -> None:
+        factor = rate_factor(index, self._spec.optim)
+        for group in self._deepspeed.basic_optimizer.param_groups:
+            group["lr"] = group["full_rate"] * factor
+
+    def _require_config(self, config: dict[str, Any]) -> None:
+        engine = self._deepspeed
+        assert engine.train_batch_size() == config["train_batch_size"]
+        assert engine.train_micro_batch_size_per_gpu() == config["train_micro_batch_size_per_gpu"]
+        assert engine.gradient_accumulation_steps() == config["gradient_accumulation_steps"]
+        assert engine.zero_optimization_stage() == config["zero_optimization"]["stage"]
+        assert engine.gradient_clipping() == config["gradient_clipping"]
+
+
+def _split(share: Batch, micro: int) -> Iterator[Batch]:
+    for start in range(0, len(share), micro):
+        part = slice(start, start + micro)
+        yield Batch(
+            pixel_values=share.pixel_values[part],
+            caption_ids=share.caption_ids[part],
+            caption_mask=share.caption_mask[part],
+        )
+
+
+def _deepspeed() -> Any:
+    """Import DeepSpeed without what slows it down.
+
+    Its autotuner imports mlflow if it can, which takes a second and is not used here; and its
+    shared-memory operator is compiled on first use, which takes half a minute and a compiler.
+    """
+    if "mlflow" not in sys.modules:
+        sys.modules["mlflow"] = None  # type: ignore[assignment]  # import then raises ImportError
+        try:
+            deepspeed = importlib.import_module("deepspeed")
+        finally:
+            del sys.modules["mlflow"]
+    else:
+        deepspeed = importlib.import_module("deepspeed")
+    # ZeRO-3 calls collectives by names that torch 2.13 has given new ones.
+    warnings.filterwarnings("ignore", "`torch.distributed", FutureWarning)
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    return deepspeed

@@ -1,0 +1,66 @@
+"""From a ModelSpec to a model, its tokenizer and its image processor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from jobs.model.language import decoder_parts, load_language
+from jobs.model.llava import Llava
+from jobs.model.projectors import PROJECTORS
+from jobs.model.vision import load_vision
+from jobs.spec import MocaSpec, ModelSpec
+from mir.moca import Moca
+
+_LEARNS = {
+    "projector": ("projector", "moca"),
+    "projector+language": ("projector", "moca", "language"),
+    "everything": ("projector", "moca", "language", "vision"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """A model with what turns pictures and text into its inputs."""
+
+    model: Llava
+    tokenizer: Any
+    image_processor: Any
+
+
+def build_model(spec: ModelSpec, seed: int) -> Built:
+    """Load the two pre-trained parts and initialise the rest from `seed`, on the CPU in float32.
+
+    The caller's random state is left as it was. Raises ConfigError for what cannot be loaded.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        vision = load_vision(spec.vision, spec.select_layer)
+        language = load_language(spec.language)
+        width = int(language.model.config.hidden_size)  # type: ignore[union-attr, arg-type]
+        torch.manual_seed(seed)  # loading may draw; the new parts must not depend on it
+        projector = PROJECTORS[spec.projector](int(vision.tower.width), width)  # type: ignore[arg-type]
+        moca = None if spec.moca is None else _moca(spec.moca, language.model, width, seed)
+    bos = language.tokenizer.bos_token_id
+    model = Llava(
+        vision=vision.tower,
+        projector=projector,
+        language=language.model,
+        moca=moca,
+        trainable=_LEARNS[spec.trainable],
+        prefix_ids=() if bos is None else (bos,),
+    )
+    return Built(model=model, tokenizer=language.tokenizer, image_processor=vision.image_processor)
+
+
+def _moca(spec: MocaSpec, language: torch.nn.Module, width: int, seed: int) -> Moca:
+    return Moca.attach(
+        decoder_parts(language)[0],
+        width,
+        kind=spec.kind,
+        layers=spec.layers,
+        init_std=spec.init_std,
+        generator=torch.Generator().manual_seed(seed),
+    )
