@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from mir.errors import MirError
-
-Pairs = tuple[Tensor, Tensor]
+from mir.layer import Pairs
 
 
 @dataclass(frozen=True)
@@ -129,6 +128,14 @@ class LayerProbe:
                     f"{vision_N} and {text_N} were announced: a forward left the layer out"
                 )
             yield vision_ND, text_ND
+
+    def clear(self) -> None:
+        """Forget what was captured."""
+        for store in (self._vision, self._text):
+            for tokens in store.values():
+                tokens.clear()
+        self._vision_pairs.clear()
+        self._text_pairs.clear()
 
     def _joined(self, store: dict[int, list[Tensor]], layer: int) -> Tensor:
         if not store[layer]:

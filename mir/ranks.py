@@ -26,8 +26,7 @@ from torch import Tensor
 
 from mir.combine import combine
 from mir.errors import ClusterError, MirError, MirsweepError
-from mir.layer import LayerScore, score_layer
-from mir.probe import Pairs
+from mir.layer import LayerScore, Pairs, score_layer
 from mir.report import MirReport, Protocol, Variant
 
 Layer = tuple[Tensor, Tensor]
@@ -124,27 +123,28 @@ def score_across_ranks(
 
     Raises what `score_layers` raises. Any error of one rank is raised on all (see `agree`).
     """
-    start = time.perf_counter()
     rank, ranks = world(group)
     shards = _Shards(pairs, protocol.pairs if protocol else None, group)
     mine = iter(layers)
     scores: list[LayerScore] = []
+    seconds = 0.0
     error: Exception | None = None
     for first in itertools.count(1, ranks):
         received, left = shards.exchange(mine, error)
-        error = None
+        error, start = None, time.perf_counter()
         if received is not None:
             try:
                 scores.append(shards.score(received, first + rank, variant))
             except Exception as caught:  # noqa: BLE001 - every rank raises it in the next agree
                 error = caught
         del received
+        seconds += time.perf_counter() - start
         if left < ranks:
             break
-    everyone = agree(scores, error, group)
-    ordered = sorted(itertools.chain.from_iterable(everyone), key=lambda score: score.layer)
-    seconds = max(agree(time.perf_counter() - start, None, group))
-    return combine(ordered, variant=variant, protocol=protocol, seconds=seconds)
+    everyone = agree((scores, seconds), error, group)
+    finished = itertools.chain.from_iterable(scores for scores, _ in everyone)
+    ordered = sorted(finished, key=lambda score: score.layer)
+    return combine(ordered, variant=variant, protocol=protocol, seconds=max(s for _, s in everyone))
 
 
 class _Shards:
