@@ -142,8 +142,13 @@ def _judged(trial: TrialView, record: Record) -> TrialView:
 def _left(trial: TrialView, record: Record) -> TrialView:
     """The trial with the time of the attempt that is over added up."""
     ran = 0.0 if trial.launched is None else max(0.0, record.time - trial.launched)
-    samples = (record.data.get("event") or {}).get("samples", trial.samples)
-    return replace(trial, seconds=trial.seconds + ran, launched=None, samples=samples)
+    samples = (record.data.get("event") or {}).get("samples", 0)
+    return replace(
+        trial,
+        seconds=trial.seconds + ran,
+        launched=None,
+        samples=max(trial.samples, samples),
+    )
 
 
 def _requeued(trial: TrialView, record: Record) -> TrialView:

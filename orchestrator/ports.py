@@ -37,9 +37,13 @@ class JobEvent:
 
 @dataclass(frozen=True, kw_only=True)
 class Capacity:
-    """What an executor can give: one (cpus, gpus) pair a node."""
+    """What an executor can give: one (cpus, gpus) pair a node.
+
+    max_jobs: how many jobs it runs at once, None for as many as the nodes hold.
+    """
 
     nodes: tuple[tuple[float, float], ...]
+    max_jobs: int | None = None
 
 
 class Executor(Protocol):
@@ -71,6 +75,10 @@ class Tracker(Protocol):
 
     def open_sweep(self, spec: SweepSpec, folder: Path) -> None:
         """Begin or continue the parent run. Raises ClusterError if the store cannot be reached."""
+        ...
+
+    def ended_trials(self) -> frozenset[int]:
+        """Trials of the opened sweep that the store already had as ended when it was opened."""
         ...
 
     def trial_started(

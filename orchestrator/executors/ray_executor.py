@@ -1,0 +1,306 @@
+"""Jobs as gangs of ranks under Ray: one placement group and one actor process a rank.
+
+The only file that imports ray. Why not Ray Train: infra/decisions (start-up, stop, memory).
+Placement groups are made by this process, which outlives the jobs: a group whose creator dies
+while its driver lives is not freed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jobs.events import TERMINAL, Event, Failed, Stopped, event_from_json
+from mir.errors import ClusterError
+from orchestrator.executors.inline import Runner, default_runner
+from orchestrator.executors.ray_rank import Rank, RankPlace
+from orchestrator.ports import Capacity, JobEvent, Launch
+
+# Read by ray when it is imported and started.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+# Otherwise a supervisor that outlives its executor starts a second Ray by its next call.
+os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
+
+import ray
+from ray.exceptions import ObjectLostError, RayActorError, RayError, WorkerCrashedError
+from ray.util.placement_group import (
+    placement_group,
+    placement_group_table,
+    remove_placement_group,
+)
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+_POLL_S = 0.25
+_LAST_WORDS_S = 2.0
+"""After one rank failed, how long the others may take to say what they know."""
+
+LOST = (RayActorError, WorkerCrashedError, ObjectLostError)
+"""What Ray raises when a process or its node is gone."""
+
+
+class _Cancelled(Exception):  # noqa: N818 - a way out of the supervisor, not an error
+    """The job was asked to leave before its ranks stood, or is to be killed now."""
+
+
+@dataclass(kw_only=True)
+class _Job:
+    """One attempt under supervision. ranks: actors in rank order; running: they have begun."""
+
+    launch: Launch
+    ranks: list[Any] = field(default_factory=list)
+    running: bool = False
+    stop_reason: str | None = None
+    kill_at: float = float("inf")
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    thread: threading.Thread | None = None
+
+    def check(self) -> None:
+        """Raise _Cancelled once the time to leave softly is over."""
+        if time.monotonic() >= self.kill_at:
+            raise _Cancelled
+
+
+class RayExecutor:
+    """An Executor on Ray.
+
+    address: None starts a local Ray that ends with this executor; 'auto' or 'host:port' joins a
+        running cluster, whose nodes must have this package installed and see the study's folder.
+    num_cpus: size of a local Ray, None for all cores.
+    grace_s: how long a job may take to leave softly before its processes are killed.
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,
+        num_cpus: int | None = None,
+        *,
+        runner: Runner = default_runner,
+        grace_s: float = 30.0,
+    ) -> None:
+        self._runner = runner
+        self._grace_s = grace_s
+        self._events: queue.Queue[JobEvent] = queue.Queue()
+        self._jobs: dict[int, _Job] = {}
+        self._owns_ray = not ray.is_initialized()
+        if self._owns_ray:
+            _connect(address, num_cpus)
+
+    def capacity(self) -> Capacity:
+        """CPUs and GPUs of every node that is alive."""
+        alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        return Capacity(nodes=tuple((n.get("CPU", 0.0), n.get("GPU", 0.0)) for n in alive))
+
+    def start(self, launch: Launch) -> None:
+        """Begin to place the gang; it runs as soon as the cluster has room."""
+        job = _Job(launch=launch)
+        name = f"trial-{launch.trial}-{launch.attempt}"
+        job.thread = threading.Thread(target=self._supervise, args=(job,), name=name, daemon=True)
+        self._jobs[launch.trial] = job
+        job.thread.start()
+
+    def stop(self, trial: int, reason: str) -> None:
+        """Ask every rank; the ranks agree on the step at which they leave together."""
+        job = self._jobs.get(trial)
+        if job is None or job.stop_reason is not None:
+            return
+        with job.lock:
+            job.stop_reason = reason
+            job.kill_at = time.monotonic() + (self._grace_s if job.running else 0.0)
+            for rank in job.ranks:
+                rank.stop.remote(reason)
+
+    def wait(self, timeout_s: float) -> Sequence[JobEvent]:
+        """Everything that has come; blocks until something has, or the time is over."""
+        try:
+            events = [self._events.get(timeout=timeout_s)]
+        except queue.Empty:
+            return ()
+        while not self._events.empty():
+            events.append(self._events.get_nowait())
+        return events
+
+    def close(self) -> None:
+        """Kill every job, then leave Ray, which ends with its processes if it was started here."""
+        jobs = list(self._jobs.values())
+        for job in jobs:
+            job.kill_at = 0.0
+        for job in jobs:
+            if job.thread is not None:
+                job.thread.join(timeout=10.0)
+        self._jobs.clear()
+        if self._owns_ray and ray.is_initialized():
+            ray.shutdown()
+
+    def _supervise(self, job: _Job) -> None:
+        """One attempt from its placement to its last event, in a thread of its own."""
+        group = None
+        try:
+            group = _reserve(job)
+            last = self._conduct(job, group)
+        except _Cancelled:
+            last = _after_kill(job)
+        except LOST as error:
+            last = Failed(kind="worker-lost", reason=_first_line(error))
+        except RayError as error:
+            last = Failed(kind="error", reason=_first_line(error), detail=str(error))
+        finally:
+            for rank in job.ranks:
+                ray.kill(rank)
+            if group is not None:
+                remove_placement_group(group)
+        if self._jobs.get(job.launch.trial) is job:
+            del self._jobs[job.launch.trial]
+        self._emit(job, last)
+
+    def _emit(self, job: _Job, event: Event) -> None:
+        launch = job.launch
+        self._events.put(JobEvent(trial=launch.trial, attempt=launch.attempt, event=event))
+
+    def _conduct(self, job: _Job, group: Any) -> Event:
+        """Start the ranks, pass on what the lead says, and return the job's last word."""
+        job.ranks = _make_ranks(job.launch, group)
+        places = _places(job, group)
+        with job.lock:
+            job.check()
+            lead, others = _begin(job, self._runner, places)
+        waiting = [lead, *others]
+        while True:
+            job.check()
+            ready, _ = ray.wait(waiting, num_returns=1, timeout=_POLL_S, fetch_local=False)
+            if not ready:
+                continue
+            if ready[0] is not lead:
+                waiting.remove(ready[0])
+                word = event_from_json(ray.get(ready[0]))
+                if isinstance(word, Failed):
+                    return _root_cause(word, [ref for ref in others if ref in waiting])
+                continue
+            event = event_from_json(ray.get(next(lead)))
+            if isinstance(event, Failed):
+                return _root_cause(event, others)
+            if isinstance(event, TERMINAL):
+                return event
+            self._emit(job, event)
+
+
+def _connect(address: str | None, num_cpus: int | None) -> None:
+    """Start a local Ray, or join a cluster; raises ClusterError where that fails."""
+    common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    try:
+        if address is None:
+            ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, **common)
+        else:
+            ray.init(address=address, **common)
+    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+        where = "a local Ray cannot be started" if address is None else f"no Ray at {address!r}"
+        raise ClusterError(
+            f"{where}: {_first_line(error)}. Check --address, or leave it out for a local Ray"
+        ) from error
+
+
+def _reserve(job: _Job) -> Any:
+    """A placement group for the whole gang, waited for as long as it takes."""
+    job.check()
+    resources = job.launch.resources
+    bundle = {"CPU": resources.cpus_per_worker}
+    if resources.gpus_per_worker:
+        bundle["GPU"] = resources.gpus_per_worker
+    group = placement_group([bundle] * resources.workers, strategy="PACK")
+    try:
+        while not group.wait(_POLL_S):
+            job.check()
+    except BaseException:
+        remove_placement_group(group)
+        raise
+    return group
+
+
+def _make_ranks(launch: Launch, group: Any) -> list[Any]:
+    resources = launch.resources
+    actor = ray.remote(Rank)
+    return [
+        actor.options(
+            num_cpus=resources.cpus_per_worker,
+            num_gpus=resources.gpus_per_worker,
+            max_concurrency=2,
+            scheduling_strategy=PlacementGroupSchedulingStrategy(
+                placement_group=group, placement_group_bundle_index=index
+            ),
+        ).remote()
+        for index in range(resources.workers)
+    ]
+
+
+def _begin(job: _Job, runner: Runner, places: Sequence[RankPlace]) -> tuple[Any, list[Any]]:
+    """Set every rank to work: the lead's stream of events, and the others' last words."""
+    spec = job.launch.spec.to_json()
+    lead = job.ranks[0].run.options(num_returns="streaming").remote(runner, spec, places[0])
+    others = [
+        rank.follow.remote(runner, spec, place)
+        for rank, place in zip(job.ranks[1:], places[1:], strict=True)
+    ]
+    job.running = True
+    return lead, others
+
+
+def _places(job: _Job, group: Any) -> list[RankPlace]:
+    """Every rank's surroundings; ranks on one node talk over its loopback."""
+    launch, ranks = job.launch, job.ranks
+    bundles = placement_group_table(group)["bundles_to_node_id"]
+    nodes = [bundles[index] for index in range(len(ranks))]
+    addresses = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes()}
+    port = ray.get(ranks[0].free_port.remote())
+    one_node = len(set(nodes)) == 1
+    return [
+        RankPlace(
+            folder=str(launch.folder.resolve()),
+            rank=index,
+            world_size=len(ranks),
+            local_rank=nodes[:index].count(node),
+            master_addr="127.0.0.1" if one_node else addresses[nodes[0]],
+            master_port=port,
+            device="cuda" if launch.resources.gpus_per_worker else "cpu",
+            threads=max(1, int(launch.resources.cpus_per_worker)),
+            cwd=str(Path.cwd()),
+        )
+        for index, node in enumerate(nodes)
+    ]
+
+
+def _after_kill(job: _Job) -> Event:
+    """The last word of a job that was not given the time to say one."""
+    reason = job.stop_reason or "its executor was closed"
+    if not job.running:
+        return Stopped(samples=0, reason=reason)
+    return Failed(kind="worker-lost", reason=f"killed, it did not leave in time ({reason})")
+
+
+def _root_cause(failure: Failed, others: Sequence[Any]) -> Failed:
+    """What made a job fail: a rank whose peer has died only says that a connection broke.
+
+    A dead rank comes before all, then a failure of a known kind, then the given one.
+    """
+    words = [failure]
+    ready: list[Any] = []
+    if others:
+        ready, _ = ray.wait(list(others), num_returns=len(others), timeout=_LAST_WORDS_S)
+    for reference in ready:
+        try:
+            word = event_from_json(ray.get(reference))
+        except LOST as error:
+            return Failed(kind="worker-lost", reason=_first_line(error))
+        if isinstance(word, Failed):
+            words.append(word)
+    return next((word for word in words if word.kind != "error"), failure)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).strip().splitlines()[0]

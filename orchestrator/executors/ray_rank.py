@@ -1,0 +1,115 @@
+"""One rank's process under Ray: a plain class that `ray_executor` makes an actor of.
+
+Imports nothing heavy: what a job needs is imported by its runner, in the job's own process.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jobs.events import Event
+from jobs.place import Place
+from jobs.spec import JobSpec
+from orchestrator.executors.inline import Runner
+from orchestrator.executors.outcome import whole
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankPlace:
+    """Where a rank runs, as plain values that cross Ray; see `Place`. cwd: of the command."""
+
+    folder: str
+    rank: int
+    world_size: int
+    local_rank: int
+    master_addr: str
+    master_port: int
+    device: str
+    threads: int
+    cwd: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What torch.distributed, OpenMP and DeepSpeed read from the environment."""
+        return {
+            "RANK": str(self.rank),
+            "WORLD_SIZE": str(self.world_size),
+            "LOCAL_RANK": str(self.local_rank),
+            "MASTER_ADDR": self.master_addr,
+            "MASTER_PORT": str(self.master_port),
+            "OMP_NUM_THREADS": str(self.threads),
+            "MKL_NUM_THREADS": str(self.threads),
+            "TOKENIZERS_PARALLELISM": "false",
+            "DS_ACCELERATOR": self.device,
+        }
+
+
+class Rank:
+    """The actor. `run` works in one thread while `stop` gets through in another."""
+
+    def __init__(self) -> None:
+        self._stop_reason: str | None = None
+
+    def process(self) -> int:
+        """The process id."""
+        return os.getpid()
+
+    def free_port(self) -> int:
+        """A TCP port that was free on this node a moment ago."""
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            port: int = probe.getsockname()[1]
+        return port
+
+    def stop(self, reason: str) -> None:
+        """Ask the job to leave at its next step boundary."""
+        if self._stop_reason is None:
+            self._stop_reason = reason
+
+    def run(self, runner: Runner, spec: dict[str, Any], at: RankPlace) -> Iterator[dict[str, Any]]:
+        """The lead rank's work: every event as it happens, as plain JSON values."""
+        for event in self._events(runner, spec, at):
+            yield event.model_dump(mode="json")
+
+    def follow(self, runner: Runner, spec: dict[str, Any], at: RankPlace) -> dict[str, Any]:
+        """Any other rank's work: only its last word counts."""
+        last: dict[str, Any] = {}
+        for event in self._events(runner, spec, at):
+            last = event.model_dump(mode="json")
+        return last
+
+    def _events(self, runner: Runner, spec: dict[str, Any], at: RankPlace) -> Iterator[Event]:
+        os.environ.update(at.environment)
+        if Path(at.cwd).is_dir():
+            os.chdir(at.cwd)
+        folder = Path(at.folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_output_to(folder / f"rank{at.rank}.log")
+        place = Place(
+            folder=folder,
+            rank=at.rank,
+            world_size=at.world_size,
+            local_rank=at.local_rank,
+            master_addr=at.master_addr,
+            master_port=at.master_port,
+            device=at.device,
+            threads=at.threads,
+            stop_requested=lambda: self._stop_reason,
+        )
+        yield from whole(lambda: runner(JobSpec.model_validate(spec), place))
+
+
+def _write_output_to(path: Path) -> None:
+    """Send this process's output to a file in the trial's folder, native libraries' included."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(target, 1)
+    os.dup2(target, 2)
+    os.close(target)

@@ -1,0 +1,158 @@
+"""The event log together with the view that it folds to: what the controller writes and reads.
+
+Each method is one record; when it returns, the record is on disk and `view` knows it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from jobs.events import Event, Scored, Step
+from jobs.spec import JobSpec
+from orchestrator.code_version import code_version
+from orchestrator.eventlog import EventLog, Record
+from orchestrator.fold import advance
+from orchestrator.state import SweepView, TrialState, TrialView
+from sweeps.decision import Decision
+from sweeps.spec import SweepSpec
+
+STEP_SECONDS = 1.0
+STEP_RECORDS = 400
+"""Training curves are thinned to one step a second and this many a full run, so that a log stays
+small whatever the length of the runs; the tracker gets every step."""
+
+
+class Journal:
+    """Everything that happened in one study. Not for two owners at once (see `lease`)."""
+
+    def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
+        """Open the log in `folder`; `found` is what it said, None for a new study."""
+        self._view: SweepView | None = None
+        self._clock = clock
+        self._log = EventLog(folder, clock, self._replay)
+        self.found: SweepView | None = self._view
+        self._last_step: dict[int, tuple[float, int]] = {}
+
+    def _replay(self, record: Record) -> None:
+        self._view = advance(self._view, record)
+
+    @property
+    def view(self) -> SweepView:
+        """The present view; its dictionary of trials changes with the next record."""
+        assert self._view is not None, "the session record comes first"
+        return self._view
+
+    def snapshot(self) -> SweepView:
+        """The present view, the receiver's to keep."""
+        return replace(self.view, trials=dict(self.view.trials))
+
+    def _write(self, kind: str, data: dict[str, Any], *, urgent: bool = True) -> None:
+        self._replay(self._log.append(kind, data, urgent=urgent))
+
+    def session(self, spec: SweepSpec) -> None:
+        """A controller begins."""
+        self._write(
+            "session",
+            {
+                "spec": spec.model_dump(mode="json"),
+                "pid": os.getpid(),
+                "host": socket.gethostname(),
+                "code_version": code_version(),
+            },
+        )
+
+    def asked(self, trial: int, params: dict[str, float | int | str], job: JobSpec) -> None:
+        """Optuna suggested a trial."""
+        self._write("asked", {"trial": trial, "params": params, "job": job.to_json()})
+
+    def launched(self, trial: int) -> TrialView:
+        """The next attempt of a trial is about to be started; its view carries the number."""
+        attempt = self.view.trials[trial].attempt + 1
+        self._write("launched", {"trial": trial, "attempt": attempt})
+        self._last_step.pop(trial, None)
+        return self.view.trials[trial]
+
+    def heard(self, trial: int, event: Event) -> None:
+        """A job said something that ends nothing and scores nothing; steps are thinned."""
+        if isinstance(event, Step):
+            if not self._due(trial, event.samples):
+                return
+            self._last_step[trial] = (self._clock(), event.samples)
+        self._write_event(trial, event, {}, urgent=not isinstance(event, Step))
+
+    def scored(self, trial: int, event: Scored, *, feasible: bool, violation: str) -> None:
+        """A job scored itself."""
+        self._write_event(trial, event, {"feasible": feasible, "violation": violation})
+
+    def _write_event(
+        self, trial: int, event: Event, more: dict[str, Any], *, urgent: bool = True
+    ) -> None:
+        attempt = self.view.trials[trial].attempt
+        data = {"trial": trial, "attempt": attempt, "event": event.model_dump(mode="json"), **more}
+        self._write("event", data, urgent=urgent)
+
+    def _due(self, trial: int, samples: int) -> bool:
+        if trial not in self._last_step:
+            return True
+        at, before = self._last_step[trial]
+        spacing = self.view.trials[trial].budget / STEP_RECORDS
+        return self._clock() - at >= STEP_SECONDS and samples - before >= spacing
+
+    def judged(self, trial: int, decision: Decision, samples: int) -> None:
+        """A stopping rule spoke, other than 'continue'."""
+        self._write(
+            "judged", {"trial": trial, **decision.model_dump(mode="json"), "samples": samples}
+        )
+
+    def requeued(
+        self,
+        trial: int,
+        state: TrialState,
+        reason: str,
+        *,
+        event: Event | None = None,
+        counted: bool = False,
+        lowered: tuple[str, int] | None = None,
+    ) -> None:
+        """A job ended early and its trial will run again. lowered: shape and micro-batch."""
+        more = {} if lowered is None else {"shape": lowered[0], "micro_batch": lowered[1]}
+        data = {"trial": trial, "state": state, "reason": reason, "counted": counted, **more}
+        self._write("requeued", {**data, **_last_word(event)})
+
+    def ended(
+        self,
+        trial: int,
+        state: TrialState,
+        reason: str,
+        *,
+        event: Event | None = None,
+        objective: float | None = None,
+    ) -> None:
+        """A trial reached its final state."""
+        assert state.final
+        assert not self.view.trials[trial].state.final, f"trial {trial} ended twice"
+        data = {"trial": trial, "state": state, "reason": reason, "objective": objective}
+        self._write("ended", {**data, **_last_word(event)})
+
+    def note(self, text: str) -> None:
+        """A word about the sweep as a whole; said once."""
+        if self.view.note != text:
+            self._write("note", {"text": text})
+
+    def closed(self, note: str) -> None:
+        """The sweep is over."""
+        self._write("closed", {"note": note})
+
+    def close(self) -> None:
+        """Sync and close the file; safe to call twice."""
+        self._log.close()
+
+
+def _last_word(event: Event | None) -> dict[str, Any]:
+    return {} if event is None else {"event": event.model_dump(mode="json")}

@@ -1,0 +1,68 @@
+"""A tracker that keeps everything in memory: the in-process twin of MLflow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jobs.events import Event
+from jobs.spec import JobSpec
+from sweeps.spec import SweepSpec
+
+
+@dataclass
+class TrackedTrial:
+    """What was told about one trial. starts: how often `trial_started` was called."""
+
+    spec: JobSpec
+    params: dict[str, float | int | str]
+    starts: int = 0
+    events: list[Event] = field(default_factory=list)
+    state: str = "running"
+    reason: str = ""
+
+
+class MemoryTracker:
+    """A Tracker for tests and for sweeps that nobody wants to remember."""
+
+    def __init__(self) -> None:
+        self.spec: SweepSpec | None = None
+        self.folder: Path | None = None
+        self.trials: dict[int, TrackedTrial] = {}
+        self._ended: frozenset[int] = frozenset()
+        self.closed = False
+
+    def open_sweep(self, spec: SweepSpec, folder: Path) -> None:
+        """Begin or continue; what was told before stays."""
+        self.spec, self.folder = spec, folder
+        self.closed = False
+        self._ended = frozenset(n for n, trial in self.trials.items() if trial.state != "running")
+
+    def ended_trials(self) -> frozenset[int]:
+        """Trials that had ended when the sweep was opened."""
+        return self._ended
+
+    def trial_started(
+        self, trial: int, spec: JobSpec, params: dict[str, float | int | str]
+    ) -> None:
+        """Begin or continue the record of a trial."""
+        tracked = self.trials.setdefault(trial, TrackedTrial(spec=spec, params=dict(params)))
+        tracked.spec = spec
+        tracked.starts += 1
+        tracked.state, tracked.reason = "running", ""
+
+    def record(self, trial: int, event: Event) -> None:
+        """Keep an event."""
+        self.trials[trial].events.append(event)
+
+    def trial_ended(self, trial: int, state: str, reason: str) -> None:
+        """Keep how a trial ended."""
+        self.trials[trial].state, self.trials[trial].reason = state, reason
+
+    def flush(self, timeout_s: float) -> bool:  # noqa: ARG002 - the protocol has it
+        """Nothing ever waits in memory."""
+        return True
+
+    def close(self) -> None:
+        """Safe to call twice."""
+        self.closed = True
