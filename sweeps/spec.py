@@ -110,12 +110,15 @@ class StopSpec(Frozen):
     it takes part (None: past warm-up and the first quarter). confidence: level at which two
     error bars must separate, 0 ignores them. audit: share of would-be-stopped trials that run on.
     infeasible_patience: consecutive infeasible scores past min_samples that stop a trial, 0 never.
+    min_trials: fewest other trials to compare with. reduction_factor: at each rung of successive
+    halving and Hyperband the best 1 in so many goes on; rungs lie at min_samples times its powers.
     """
 
     rule: Literal["none", "median", "percentile", "successive-halving", "hyperband"] = "median"
     min_samples: PositiveInt | None = None
     min_trials: PositiveInt = 4
     percentile: Annotated[float, Field(gt=0, lt=100)] = 50.0
+    reduction_factor: Annotated[int, Field(ge=2)] = 3
     confidence: Annotated[float, Field(ge=0, lt=1)] = 0.8
     audit: Annotated[float, Field(ge=0, le=1)] = 0.0
     infeasible_patience: Annotated[int, Field(ge=0)] = 2
