@@ -6,12 +6,38 @@ nothing: the next controller on the same folder goes on from the log.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
-from orchestrator.ports import Executor, Tracker
-from orchestrator.state import SweepView
+from jobs.events import Failed, FailureKind, Finished, Scored, Stopped
+from mir.errors import ClusterError, ConfigError, DataError, MirsweepError
+from orchestrator.budget import spent, trials_left
+from orchestrator.desk import Desk
+from orchestrator.endings import Ending, LastWord, Leaving, ending
+from orchestrator.eventlog import LOG_NAME
+from orchestrator.journal import Journal
+from orchestrator.lease import lease
+from orchestrator.placement import job_slots, require_fit, why_not
+from orchestrator.ports import Executor, JobEvent, Suggester, Tracker
+from orchestrator.recovery import recover
+from orchestrator.remedy import HOPELESS_IN_A_ROW, hopeless
+from orchestrator.signals import Interrupt, listening
+from orchestrator.state import SweepView, TrialState, TrialView
+from sweeps.identity import first_change, identity
 from sweeps.spec import SweepSpec
+from sweeps.study import Study
+
+POLL_S = 0.25
+SHOW_S = 0.2
+DRAIN_S = 60.0
+FLUSH_S = 30.0
+
+logger = logging.getLogger(__name__)
 
 
 class Controller:
@@ -24,12 +50,23 @@ class Controller:
         executor: Executor,
         tracker: Tracker,
         on_change: Callable[[SweepView], None] | None = None,
+        *,
+        open_study: Callable[[SweepSpec, Path], Suggester] = Study,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        self.spec = spec
-        self.folder = folder
-        self.executor = executor
-        self.tracker = tracker
-        self.on_change = on_change
+        self._spec = spec
+        self._folder = folder
+        self._executor = executor
+        self._tracker = tracker
+        self._on_change = on_change
+        self._open_study = open_study
+        self._clock = clock
+        self._active: set[int] = set()
+        self._queue: list[int] = []
+        self._failures: list[FailureKind] = []
+        self._leaving: Leaving | None = None
+        self._error: MirsweepError | None = None
+        self._shown = 0.0
 
     def run(self) -> SweepView:
         """Begin the sweep, or go on with it, until it is over or interrupted.
@@ -38,6 +75,204 @@ class Controller:
         the caller's to keep. The returned view has `ended` set; it is None where the sweep was
         interrupted (SIGINT, SIGTERM) and waits for the same command, `note` says so.
         Raises ConfigError where a job can never fit the cluster or the recipe does not match the
-        study, ClusterError where another controller holds the study or the disk is full.
+        study, ClusterError where another controller holds the study or the disk is full; a
+        sweep whose trials fail alike three times in a row ends with their kind of error. The
+        executor and the tracker are closed in any case.
         """
-        raise NotImplementedError
+        try:
+            require_fit(self._executor.capacity(), self._spec.resources)
+            view = self._run()
+        finally:
+            self._executor.close()
+            self._tracker.close()
+        if self._error is not None:
+            raise self._error
+        return view
+
+    def _run(self) -> SweepView:
+        with ExitStack() as stack:
+            stack.enter_context(_study_folder(self._folder))
+            stack.enter_context(lease(self._folder))
+            interrupt = stack.enter_context(listening())
+            journal = stack.enter_context(closing(Journal(self._folder, self._clock)))
+            # Jobs end before the lease does: the next controller must not meet them.
+            stack.callback(self._tracker.close)
+            stack.callback(self._executor.close)
+            self._desk = self._open(journal)
+            recover(self._desk)
+            self._loop(interrupt)
+            return self._close()
+
+    def _open(self, journal: Journal) -> Desk:
+        """Check the recipe against the study, reach Optuna and the tracker, begin the session."""
+        if journal.found is not None:
+            change = first_change(identity(journal.found.spec), identity(self._spec))
+            if change is not None:
+                raise ConfigError(
+                    f"{self._folder}: the study was begun with another recipe: {change}. Restore "
+                    "the recipe, or give it another name or folder"
+                )
+        self._tracker.open_sweep(self._spec, self._folder)
+        study = self._open_study(self._spec, self._folder)
+        journal.session(self._spec)
+        return Desk(
+            spec=self._spec,
+            folder=self._folder,
+            journal=journal,
+            study=study,
+            executor=self._executor,
+            tracker=self._tracker,
+        )
+
+    @property
+    def _view(self) -> SweepView:
+        return self._desk.journal.view
+
+    def _loop(self, interrupt: Interrupt) -> None:
+        self._queue = [n for n, trial in sorted(self._view.trials.items()) if not trial.state.final]
+        while True:
+            self._leaving = self._leaving or self._reason_to_leave(interrupt)
+            if self._leaving is not None:
+                self._drain(self._leaving)
+                return
+            self._fill()
+            if not self._active and not self._queue and not trials_left(self._view):
+                return
+            for said in self._executor.wait(POLL_S):
+                self._hear(said)
+            self._show()
+
+    def _reason_to_leave(self, interrupt: Interrupt) -> Leaving | None:
+        if interrupt.name is not None:
+            return Leaving(reason=f"interrupted by {interrupt.name}; the same command goes on")
+        over = spent(self._view, self._clock())
+        return None if over is None else Leaving(reason=over, final=True)
+
+    def _fill(self) -> None:
+        """Start jobs, queued trials first, while capacity, concurrency and budget allow."""
+        if not self._queue and not trials_left(self._view):
+            return
+        capacity = self._executor.capacity()
+        slots = job_slots(capacity, self._spec.resources)
+        if not slots and not self._active:
+            self._desk.journal.note(f"queued: {why_not(capacity, self._spec.resources)}")
+        while len(self._active) < slots and self._leaving is None:
+            if self._queue:
+                number: int | None = self._queue.pop(0)
+            elif trials_left(self._view):
+                number = self._desk.ask()
+            else:
+                return
+            if number is None:
+                self._count(Failed(kind="bad-configuration", reason=self._newest().reason))
+                continue
+            self._active.add(number)
+            self._desk.launch(number)
+            self._show()
+
+    def _newest(self) -> TrialView:
+        return self._view.trials[max(self._view.trials)]
+
+    def _hear(self, said: JobEvent) -> None:
+        """Act on one event; those of ended and superseded attempts are not heard."""
+        number, event = said.trial, said.event
+        if number not in self._active or self._desk.trial(number).attempt != said.attempt:
+            return
+        match event:
+            case Scored():
+                self._desk.scored(number, event)
+            case Failed() | Stopped() | Finished():
+                self._end(number, event)
+            case _:
+                self._desk.heard(number, event)
+
+    def _end(self, number: int, event: LastWord) -> None:
+        how = ending(self._desk.trial(number), event, self._spec, self._leaving)
+        self._active.discard(number)
+        self._desk.finish(number, how, event)
+        if not how.state.final:
+            self._queue.append(number)
+        elif how.state is TrialState.FAILED and isinstance(event, Failed):
+            self._count(event)
+        else:
+            self._failures.clear()
+        if how.halt is not None and self._leaving is None:
+            self._leaving = Leaving(reason=how.halt)
+            self._error = ClusterError(f"{self._folder}: {how.halt}")
+
+    def _count(self, failure: Failed) -> None:
+        """Stop the sweep where the newest failures say that going on is a waste."""
+        self._failures.append(failure.kind)
+        kind = hopeless(self._failures)
+        if kind is None or self._leaving is not None:
+            return
+        text = (
+            f"stopped after {HOPELESS_IN_A_ROW} trials in a row failed with {kind}. "
+            f"The last one: {failure.reason}"
+        )
+        self._leaving = Leaving(reason=text)
+        self._error = _ERRORS.get(kind, MirsweepError)(text)
+
+    def _drain(self, leaving: Leaving) -> None:
+        """Stop every job softly, so that it saves a checkpoint, and wait until all have left."""
+        self._desk.journal.note(leaving.reason)
+        for number in sorted(self._active):
+            self._executor.stop(number, leaving.reason)
+        deadline = time.monotonic() + DRAIN_S
+        while self._active and time.monotonic() < deadline:
+            for said in self._executor.wait(POLL_S):
+                self._hear(said)
+            self._show()
+        if not leaving.final:
+            return
+        for number in [*self._queue, *sorted(self._active)]:
+            self._desk.finish(number, Ending(state=TrialState.PRUNED, reason=leaving.reason), None)
+
+    def _close(self) -> SweepView:
+        """Say how the sweep stands, see the tracker's last data off, and show it all once more."""
+        if self._leaving is None or self._leaving.final:
+            self._desk.journal.closed(self._leaving.reason if self._leaving else "")
+        if not self._tracker.flush(FLUSH_S):
+            logger.warning(
+                "the tracking store does not answer and lacks the newest data; "
+                "running the same command again brings it up to date"
+            )
+        self._show(last=True)
+        return self._desk.journal.snapshot()
+
+    def _show(self, *, last: bool = False) -> None:
+        now = time.monotonic()
+        if self._on_change is not None and (last or now - self._shown >= SHOW_S):
+            self._shown = now
+            self._on_change(self._desk.journal.snapshot())
+
+
+_ERRORS: dict[FailureKind, type[MirsweepError]] = {
+    "bad-configuration": ConfigError,
+    "bad-data": DataError,
+}
+
+
+@contextmanager
+def _study_folder(folder: Path) -> Iterator[None]:
+    """The folder exists inside; a new one is taken away again if the sweep could not begin."""
+    new = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"{folder}: the study's folder cannot be made ({error.strerror}). Choose another one"
+        ) from error
+    if not os.access(folder, os.W_OK):
+        raise ConfigError(f"{folder}: the study's folder cannot be written. Choose another one")
+    try:
+        yield
+    except MirsweepError:
+        if new and not _begun(folder):
+            shutil.rmtree(folder)
+        raise
+
+
+def _begun(folder: Path) -> bool:
+    log = folder / LOG_NAME
+    return log.exists() and log.stat().st_size > 0

@@ -3,10 +3,10 @@
 The kinds of record, each with the fields of its `data`:
 
 session    spec, pid, host, code_version     a controller begins; the first opens the study
-asked      trial, params, job                Optuna suggested a trial
+asked      trial, params, raw, job           Optuna suggested a trial
 launched   trial, attempt                    a job is about to be started
 event      trial, attempt, event             what the job said
-             + feasible, violation           where it was a score
+             + violations, violation         where it was a score
 judged     trial, verdict, reason, samples   a stopping rule spoke, other than 'continue'
 requeued   trial, state, reason, counted     a job ended early and its trial will run again
              + event                         the job's last word, where it said one
@@ -115,6 +115,7 @@ def _asked(record: Record) -> TrialView:
         number=record.data["trial"],
         job=JobSpec.model_validate(record.data["job"]),
         params=dict(record.data["params"]),
+        raw=dict(record.data["raw"]),
         reason="waiting for its turn",
     )
 
@@ -190,13 +191,15 @@ def _event(trial: TrialView, record: Record) -> TrialView:
 def _scored(trial: TrialView, event: Scored, data: dict[str, Any]) -> TrialView:
     """A score replaces those at its samples and beyond: a restarted job goes that way again."""
     kept = sum(score.samples < event.samples for score in trial.scores)
+    feasible = not data["violation"]
     return replace(
         trial,
         samples=event.samples,
         scores=(*trial.scores[:kept], event),
-        counted=(*trial.counted[:kept], data["feasible"]),
-        feasible=data["feasible"],
+        counted=(*trial.counted[:kept], feasible),
+        feasible=feasible,
         violation=data["violation"],
+        violations=dict(data["violations"]),
     )
 
 

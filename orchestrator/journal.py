@@ -11,16 +11,18 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jobs.events import Event, Scored, Step
-from jobs.spec import JobSpec
 from orchestrator.code_version import code_version
 from orchestrator.eventlog import EventLog, Record
 from orchestrator.fold import advance
 from orchestrator.state import SweepView, TrialState, TrialView
 from sweeps.decision import Decision
 from sweeps.spec import SweepSpec
+
+if TYPE_CHECKING:
+    from sweeps.study import Trial
 
 STEP_SECONDS = 1.0
 STEP_RECORDS = 400
@@ -41,6 +43,11 @@ class Journal:
 
     def _replay(self, record: Record) -> None:
         self._view = advance(self._view, record)
+
+    @property
+    def path(self) -> Path:
+        """The log's file."""
+        return self._log.path
 
     @property
     def view(self) -> SweepView:
@@ -67,9 +74,10 @@ class Journal:
             },
         )
 
-    def asked(self, trial: int, params: dict[str, float | int | str], job: JobSpec) -> None:
+    def asked(self, trial: Trial) -> None:
         """Optuna suggested a trial."""
-        self._write("asked", {"trial": trial, "params": params, "job": job.to_json()})
+        data = {"params": trial.shown, "raw": trial.raw, "job": trial.job.to_json()}
+        self._write("asked", {"trial": trial.number, **data})
 
     def launched(self, trial: int) -> TrialView:
         """The next attempt of a trial is about to be started; its view carries the number."""
@@ -78,31 +86,38 @@ class Journal:
         self._last_step.pop(trial, None)
         return self.view.trials[trial]
 
-    def heard(self, trial: int, event: Event) -> None:
-        """A job said something that ends nothing and scores nothing; steps are thinned."""
-        if isinstance(event, Step):
-            if not self._due(trial, event.samples):
-                return
-            self._last_step[trial] = (self._clock(), event.samples)
-        self._write_event(trial, event, {}, urgent=not isinstance(event, Step))
+    def heard(self, trial: int, event: Event) -> float:
+        """A job said something that ends nothing and scores nothing; steps are thinned.
 
-    def scored(self, trial: int, event: Scored, *, feasible: bool, violation: str) -> None:
-        """A job scored itself."""
-        self._write_event(trial, event, {"feasible": feasible, "violation": violation})
+        Returns when it was said, as the log has it.
+        """
+        if isinstance(event, Step):
+            now = self._clock()
+            if not self._due(trial, event.samples, now):
+                return now
+            self._last_step[trial] = (now, event.samples)
+        return self._write_event(trial, event, {}, urgent=not isinstance(event, Step))
+
+    def scored(
+        self, trial: int, event: Scored, violations: dict[str, float], violation: str
+    ) -> float:
+        """A job scored itself. violation: why the score does not count, '' where it does."""
+        return self._write_event(trial, event, {"violations": violations, "violation": violation})
 
     def _write_event(
         self, trial: int, event: Event, more: dict[str, Any], *, urgent: bool = True
-    ) -> None:
+    ) -> float:
         attempt = self.view.trials[trial].attempt
         data = {"trial": trial, "attempt": attempt, "event": event.model_dump(mode="json"), **more}
         self._write("event", data, urgent=urgent)
+        return self.view.updated
 
-    def _due(self, trial: int, samples: int) -> bool:
+    def _due(self, trial: int, samples: int, now: float) -> bool:
         if trial not in self._last_step:
             return True
         at, before = self._last_step[trial]
         spacing = self.view.trials[trial].budget / STEP_RECORDS
-        return self._clock() - at >= STEP_SECONDS and samples - before >= spacing
+        return now - at >= STEP_SECONDS and samples - before >= spacing
 
     def judged(self, trial: int, decision: Decision, samples: int) -> None:
         """A stopping rule spoke, other than 'continue'."""

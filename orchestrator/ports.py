@@ -1,18 +1,22 @@
-"""The two outside worlds as small Protocols: who runs jobs, and who remembers them.
+"""The outside worlds as small Protocols: who runs jobs, who remembers them, who chooses them.
 
 Each has an in-process twin (`InlineExecutor`, `MemoryTracker`) that passes the same contract test.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from jobs.events import Event
 from jobs.spec import JobSpec
 from sweeps.spec import ResourceSpec, SweepSpec
+
+if TYPE_CHECKING:
+    from sweeps.axes import Value
+    from sweeps.study import Trial
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,8 +91,12 @@ class Tracker(Protocol):
         """Begin or continue the child run of a trial; told again after a restart."""
         ...
 
-    def record(self, trial: int, event: Event) -> None:
-        """Keep a job's event: step metrics, scores with per-layer artefacts, skipped samples."""
+    def record(self, trial: int, event: Event, at: float) -> None:
+        """Keep a job's event: step metrics, scores with per-layer artefacts, skipped samples.
+
+        at: when it was said, seconds since the epoch. Told again with the same time, an event is
+        kept once.
+        """
         ...
 
     def trial_ended(self, trial: int, state: str, reason: str) -> None:
@@ -101,4 +109,42 @@ class Tracker(Protocol):
 
     def close(self) -> None:
         """Flush, close the parent run and free everything; safe to call twice."""
+        ...
+
+
+class Suggester(Protocol):
+    """Chooses trials and hears how they ended: `sweeps.study.Study`, or a twin in tests."""
+
+    def ask(self) -> Trial:
+        """Begin the next trial. Raises ConfigError, telling it as failed, if it is no valid job."""
+        ...
+
+    def adopt(self, number: int) -> Trial:
+        """Take up a running trial of an earlier process, with the very same parameters."""
+        ...
+
+    def restore(self, number: int, raw: Mapping[str, Value]) -> Trial:
+        """Make a trial again that the study lacks, in order of number."""
+        ...
+
+    def states(self) -> dict[int, str]:
+        """WAITING, RUNNING, COMPLETE, PRUNED or FAIL by number."""
+        ...
+
+    def report(self, number: int, samples: int, value: float) -> None:
+        """Note a feasible score of a running trial; telling it twice changes nothing."""
+        ...
+
+    def tell_complete(self, number: int, objective: float, violations: Mapping[str, float]) -> None:
+        """End a trial with its value; telling it twice changes nothing."""
+        ...
+
+    def tell_pruned(
+        self, number: int, reason: str, violations: Mapping[str, float] | None = None
+    ) -> None:
+        """End a trial that was stopped; telling it twice changes nothing."""
+        ...
+
+    def tell_failed(self, number: int, reason: str) -> None:
+        """End a trial without a value; telling it twice changes nothing."""
         ...

@@ -48,7 +48,9 @@ class TrialView:
     params: the sampled settings by dotted name, mixtures as weights ('mixture/<source>').
     scores: in order of samples. steps: thinned training curve, newest last.
     feasible: whether the last score counts, None before there is one; `violation` says why not.
-    counted: for each of `scores` whether it was feasible.
+    counted: for each of `scores` whether it was feasible. violations: of the guard's constraints
+        by the last score, above 0 where broken.
+    raw: Optuna's own parameters, with which the study can be made again.
     verdict: the newest word of the stopping rules that was not 'continue', with its reason and the
         samples it was spoken at. A trial that is PRUNE and not final is being stopped.
     objective: what Optuna is told at the end, lower is better; None for failed trials.
@@ -74,6 +76,8 @@ class TrialView:
     started: float | None = None
     ended: float | None = None
     counted: tuple[bool, ...] = ()
+    violations: dict[str, float] = field(default_factory=dict)
+    raw: dict[str, bool | int | float | str | None] = field(default_factory=dict)
     verdict: Verdict = Verdict.CONTINUE
     verdict_reason: str = ""
     verdict_samples: int | None = None

@@ -17,7 +17,7 @@ class TrackedTrial:
     spec: JobSpec
     params: dict[str, float | int | str]
     starts: int = 0
-    events: list[Event] = field(default_factory=list)
+    events: dict[tuple[float, str], Event] = field(default_factory=dict)
     state: str = "running"
     reason: str = ""
 
@@ -51,9 +51,9 @@ class MemoryTracker:
         tracked.starts += 1
         tracked.state, tracked.reason = "running", ""
 
-    def record(self, trial: int, event: Event) -> None:
-        """Keep an event."""
-        self.trials[trial].events.append(event)
+    def record(self, trial: int, event: Event, at: float) -> None:
+        """Keep an event, once for each time it was said."""
+        self.trials[trial].events[at, event.model_dump_json()] = event
 
     def trial_ended(self, trial: int, state: str, reason: str) -> None:
         """Keep how a trial ended."""

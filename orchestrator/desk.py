@@ -1,0 +1,154 @@
+"""One open sweep with everything that belongs to it, and the few things done to a trial.
+
+Each method writes the log first and acts afterwards; repeating the act changes nothing, so a
+controller that dies in between is made good by the next one (`recovery`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs.events import Event, Scored
+from jobs.spec import JobSpec
+from mir.errors import ConfigError
+from orchestrator.endings import Ending
+from orchestrator.fold import with_micro_batch
+from orchestrator.journal import Journal
+from orchestrator.ports import Executor, Launch, Suggester, Tracker
+from orchestrator.remedy import memory_shape
+from orchestrator.state import TrialState, TrialView
+from sweeps.decision import Verdict
+from sweeps.guard import feasibility
+from sweeps.objective import objective_value
+from sweeps.spec import SweepSpec
+from sweeps.stopping import decide
+from sweeps.study import Trial
+
+
+def trial_folder(folder: Path, number: int) -> Path:
+    """Where a trial keeps its checkpoints and logs, in the study's folder."""
+    return folder / "trials" / f"{number:04d}"
+
+
+@dataclass(kw_only=True)
+class Desk:
+    """An open sweep."""
+
+    spec: SweepSpec
+    folder: Path
+    journal: Journal
+    study: Suggester
+    executor: Executor
+    tracker: Tracker
+
+    def trial(self, number: int) -> TrialView:
+        """The present view of a trial."""
+        return self.journal.view.trials[number]
+
+    def ask(self) -> int | None:
+        """Ask for the next trial; None if Optuna chose a point that is no valid job."""
+        try:
+            trial = self.study.ask()
+        except ConfigError as error:
+            self.refused(max(self.study.states()), f"bad-configuration: {error}")
+            return None
+        self.journal.asked(trial)
+        return trial.number
+
+    def refused(self, number: int, reason: str) -> None:
+        """A trial that Optuna counts as failed because its point was no valid job."""
+        self.journal.asked(Trial(number, {}, self.spec.base, {}))
+        self.journal.ended(number, TrialState.FAILED, reason)
+
+    def launch(self, number: int) -> None:
+        """Start the next attempt of a trial."""
+        trial = self.journal.launched(number)
+        self.executor.start(
+            Launch(
+                trial=number,
+                attempt=trial.attempt,
+                spec=self._fitting(trial.job),
+                resources=self.spec.resources,
+                folder=trial_folder(self.folder, number),
+            )
+        )
+        self.tracker.trial_started(number, trial.job, trial.params)
+
+    def _fitting(self, job: JobSpec) -> JobSpec:
+        """The job with a micro-batch that jobs of its shape were found to need."""
+        shape = memory_shape(job, self.spec.resources.workers)
+        lowered = self.journal.view.micro_batches.get(shape)
+        return job if lowered is None else with_micro_batch(job, lowered)
+
+    def heard(self, number: int, event: Event) -> None:
+        """Keep what a job said."""
+        self.tracker.record(number, event, self.journal.heard(number, event))
+
+    def scored(self, number: int, event: Scored) -> None:
+        """Judge a score: does it count, and does its trial go on?"""
+        trial = self.trial(number)
+        mine = (*(s for s in trial.scores if s.samples < event.samples), event)
+        found = feasibility(mine, self.spec.study.guard, self._feasible_scores(number))
+        at = self.journal.scored(number, event, found.violations, found.reason)
+        self._report(number, event, feasible=found.feasible)
+        self.tracker.record(number, event, at)
+        if trial.verdict is not Verdict.CONTINUE:
+            return
+        decision = decide(number, mine, self._curves(number), sweep=self.spec, job=trial.job)
+        if decision.verdict is Verdict.CONTINUE:
+            return
+        self.journal.judged(number, decision, event.samples)
+        if decision.verdict is Verdict.PRUNE:
+            self.executor.stop(number, decision.reason)
+
+    def _report(self, number: int, event: Scored, *, feasible: bool) -> None:
+        if feasible:
+            value = objective_value(self.spec.study.objective, event)
+            self.study.report(number, event.samples, value)
+
+    def _feasible_scores(self, number: int) -> list[tuple[Scored, ...]]:
+        return [
+            tuple(s for s, counts in zip(trial.scores, trial.counted, strict=True) if counts)
+            for other, trial in self.journal.view.trials.items()
+            if other != number
+        ]
+
+    def _curves(self, number: int) -> Mapping[int, tuple[Scored, ...]]:
+        trials = self.journal.view.trials
+        return {other: trial.scores for other, trial in trials.items() if other != number}
+
+    def finish(self, number: int, how: Ending, event: Event | None) -> None:
+        """Carry out how an attempt leaves its trial: end it everywhere, or queue it again."""
+        if not how.state.final:
+            self.journal.requeued(
+                number,
+                how.state,
+                how.reason,
+                event=event,
+                counted=how.counted,
+                lowered=how.lowered,
+            )
+            return
+        self.journal.ended(number, how.state, how.reason, event=event, objective=how.objective)
+        self.tell(number)
+        self.tracker.trial_ended(number, how.state, how.reason)
+
+    def tell(self, number: int) -> None:
+        """Tell Optuna how a trial ended; nothing changes if it knows already."""
+        trial = self.trial(number)
+        match trial.state:
+            case TrialState.COMPLETE:
+                assert trial.objective is not None
+                self.study.tell_complete(number, trial.objective, trial.violations)
+            case TrialState.PRUNED:
+                self.study.tell_pruned(number, trial.reason, trial.violations)
+            case TrialState.FAILED:
+                self.study.tell_failed(number, trial.reason)
+
+    def report_again(self, number: int) -> None:
+        """Report all feasible scores of an open trial; nothing changes for those it knows."""
+        trial = self.trial(number)
+        for scored, counts in zip(trial.scores, trial.counted, strict=True):
+            self._report(number, scored, feasible=counts)
