@@ -19,9 +19,9 @@ from torch.nn import functional
 
 from jobs.world.captions import caption_at
 from jobs.world.load import load_image_processor, load_language, load_tokenizer, load_vision
-from jobs.world.pretrain_vision import ATTRIBUTES, NOTHING, PATCH, build_vision, targets_of
+from jobs.world.pretrain_vision import ATTRIBUTES, NOTHING, build_vision, targets_of
 from jobs.world.pretrain_vision import pixels_of as render_pixels
-from jobs.world.scenes import Scene, Split, scene_at
+from jobs.world.scenes import PATCH, Scene, Split, scene_at
 from jobs.world.texts import text_at
 
 if TYPE_CHECKING:

@@ -16,14 +16,23 @@ from torch.nn import functional
 
 from jobs.world.captions import PLACES
 from jobs.world.pretrain_language import cosine
-from jobs.world.scenes import COLOURS, PIXELS, SHAPES, SIZES, Scene, render, scene_at
+from jobs.world.scenes import (
+    COLOURS,
+    PATCH,
+    PATCHES,
+    PIXELS,
+    SHAPES,
+    SIZES,
+    Scene,
+    covered_patches,
+    render,
+    scene_at,
+)
 
 if TYPE_CHECKING:
     from transformers import ViTImageProcessorPil, ViTModel
 
-PATCH = 8
-SIDE = PIXELS // PATCH
-STEPS = 1000
+STEPS = 1200
 BATCH = 64
 LEARNING_RATE = 1e-3
 WARMUP = 100
@@ -68,6 +77,7 @@ def build_vision() -> ViTModel:
         intermediate_size=256,
         num_hidden_layers=4,
         num_attention_heads=4,
+        initializer_range=0.05,
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
     )
@@ -83,15 +93,11 @@ def build_image_processor() -> ViTImageProcessorPil:
 
 def patch_classes(scene: Scene, attribute: str) -> list[int]:
     """Class of each patch, row by row: of the object whose box holds the patch's centre."""
-    classes = [NOTHING] * (SIDE * SIDE)
+    classes = [NOTHING] * PATCHES
     for thing in scene.things:
         value = 1 + ATTRIBUTES[attribute].index(getattr(thing, attribute))
-        for number in range(SIDE * SIDE):
-            row, column = divmod(number, SIDE)
-            dx = (column + 0.5) * PATCH - thing.x
-            dy = (row + 0.5) * PATCH - thing.y
-            if max(abs(dx), abs(dy)) <= thing.radius:
-                classes[number] = value
+        for number in covered_patches(thing):
+            classes[number] = value
     return classes
 
 

@@ -20,6 +20,8 @@ SPLITS: tuple[Split, ...] = ("train", "validation")
 
 PIXELS = 64
 GRID = 3
+PATCH = 8  # side of a patch of the vision encoder, in pixels
+PATCHES = (PIXELS // PATCH) ** 2
 OVERSAMPLING = 4  # drawn larger and averaged: Pillow's polygons have no anti-aliasing
 VALIDATION_SHARE = 10  # one layout in ten is kept for validation
 
@@ -85,6 +87,18 @@ def split_of(content: str) -> Split:
 def layout(scene: Scene) -> str:
     """What decides the split of a scene: all that a caption can say about it."""
     return ";".join(f"{t.size} {t.colour} {t.shape} {t.row}{t.column}" for t in scene.things)
+
+
+def covered_patches(thing: Thing) -> list[int]:
+    """Numbers (row by row) of the patches whose centre lies in the object's box; never empty."""
+    side = PIXELS // PATCH
+    centres = [(number, divmod(number, side)) for number in range(side * side)]
+    return [
+        number
+        for number, (row, column) in centres
+        if abs((column + 0.5) * PATCH - thing.x) <= thing.radius
+        and abs((row + 0.5) * PATCH - thing.y) <= thing.radius
+    ]
 
 
 def scene_at(split: Split, index: int) -> Scene:
