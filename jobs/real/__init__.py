@@ -1,0 +1,1 @@
+"""Real weights and captioned pictures from package registries (infra/real-assets)."""
