@@ -1,0 +1,92 @@
+"""The guard: a collapsed projector never counts, whatever its MIR."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sweeps_scores import curve, scored
+
+from sweeps.guard import CONSTRAINTS, feasibility, guard_mistakes
+from sweeps.spec import GuardSpec
+
+DEFAULT = GuardSpec()
+NEAR = GuardSpec(constraints={"loss-near-best": 0.1})
+
+
+def test_the_collapse_of_the_design_is_infeasible():
+    """Design section 3: MIR 2.42, best of all, with a loss of 8.54 above the start of 7.84."""
+    found = feasibility([scored(0, 3.68, 7.84, 0.03), scored(25, 2.42, 8.54, -0.02)], DEFAULT)
+    assert not found.feasible
+    assert found.violations["loss-below-start"] == pytest.approx(0.70)
+    assert "8.54 is not below its start 7.84" in found.reason
+
+
+def test_a_model_that_learns_is_feasible():
+    found = feasibility([scored(0, 3.68, 7.84, 0.03), scored(200, 3.11, 3.36, 0.57)], DEFAULT)
+    assert found.feasible
+    assert found.reason == ""
+    assert all(violation <= 0 for violation in found.violations.values())
+
+
+def test_a_gap_below_zero_counts_only_beyond_its_noise():
+    start = scored(0, 3.7, 7.8, 0.0)
+    within = feasibility([start, scored(25, 3.9, 6.2, -0.05, gap_error=0.03)], DEFAULT)
+    beyond = feasibility([start, scored(25, 3.9, 6.2, -0.07, gap_error=0.03)], DEFAULT)
+    assert within.feasible
+    assert not beyond.feasible
+    assert beyond.violations["gap-not-negative"] == pytest.approx(0.01)
+    assert "worse than wrong ones by 0.07" in beyond.reason
+
+
+def test_near_best_compares_at_equal_samples_only():
+    mine = [scored(0, 3.7, 7.8, 0), scored(100, 3.0, 4.5, 0.2)]
+    others = [[scored(100, 3.1, 4.0, 0.2), scored(200, 3.0, 2.0, 0.3)]]
+    found = feasibility(mine, NEAR, others)
+    assert not found.feasible
+    assert found.violations["loss-near-best"] == pytest.approx(0.1)
+    assert "10 % above the best feasible one at 100 samples" in found.reason
+
+
+def test_what_cannot_be_judged_yet_counts_as_met():
+    guard = GuardSpec(constraints={"loss-below-start": None, "loss-near-best": 0.0})
+    found = feasibility([scored(0, 3.7, 7.8, 0)], guard)
+    assert found.feasible
+    assert found.violations == {"loss-below-start": 0.0, "loss-near-best": 0.0}
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_is_infeasible(value):
+    found = feasibility([scored(0, 3.7, 7.8, 0), scored(25, 2.0, value, 0.1)], DEFAULT)
+    assert not found.feasible
+    assert found.violations["loss-below-start"] == math.inf
+
+
+@given(curve(), st.floats(0, 3))
+def test_feasible_means_that_no_violation_is_above_zero(scores, factor):
+    guard = GuardSpec(constraints={"loss-below-start": None, "gap-not-negative": factor})
+    found = feasibility(scores, guard)
+    assert found.feasible == all(violation <= 0 for violation in found.violations.values())
+    assert found.feasible == (found.reason == "")
+    assert list(found.violations) == list(guard.constraints)
+
+
+@pytest.mark.parametrize(
+    ("constraints", "message"),
+    [
+        ({"loss-below-strat": None}, "'loss-below-start'"),
+        ({"loss-below-start": 1.0}, "takes none"),
+        ({"gap-not-negative": None}, "factor of the gap"),
+        ({"loss-near-best": -1.0}, "fraction above the best, 0 or more"),
+    ],
+)
+def test_wrong_constraints_are_named(constraints, message):
+    mistakes = guard_mistakes(GuardSpec(constraints=constraints))
+    assert message in mistakes[0].text
+    assert mistakes[0].path[:3] == ("study", "guard", "constraints")
+
+
+def test_the_default_guard_and_all_known_constraints_are_valid():
+    assert guard_mistakes(DEFAULT) == []
+    everything = {name: None if c.takes is None else 1.0 for name, c in CONSTRAINTS.items()}
+    assert guard_mistakes(GuardSpec(constraints=everything)) == []
