@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import tempfile
 import traceback
@@ -29,6 +30,11 @@ def say_error(message: str) -> None:
     # NO_COLOR is a convention (no-color.org) that click does not follow by itself.
     colour = False if os.environ.get("NO_COLOR") else None
     typer.echo(f"{head} {one_line(message)}", err=True, color=colour)
+
+
+def same_command() -> str:
+    """The command line that was given, to be copied into a shell."""
+    return shlex.join(["mirsweep", *sys.argv[1:]])
 
 
 def save_traceback(error: BaseException) -> Path:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +10,7 @@ import typer
 
 from orchestrator.commands.options import AsJson, print_json
 from orchestrator.commands.preflight import check_data, check_folder, check_tracking
-from orchestrator.failures import INTERRUPTED, say_error
+from orchestrator.failures import INTERRUPTED, same_command, say_error
 
 if TYPE_CHECKING:
     from orchestrator.ports import Executor
@@ -59,7 +57,7 @@ def run(
     check_tracking(spec.tracking.uri)
     view = _sweep(spec, place, executor, address, quiet=as_json)
     if view.ended is None:
-        say_error(f"{view.note or 'interrupted'}. Go on with: {_same_command()}")
+        say_error(f"{view.note or 'interrupted'}. Go on with: {same_command()}")
         raise typer.Exit(INTERRUPTED)
     _finish(view, place, as_json)
 
@@ -71,10 +69,6 @@ def read_recipe(recipe: Path, trials: int | None, changes: list[str] | None) -> 
 
     budget = [] if trials is None else [f"budget.trials={trials}"]
     return changed(load_recipe(recipe), [*(changes or []), *budget])
-
-
-def _same_command() -> str:
-    return shlex.join(["mirsweep", *sys.argv[1:]])
 
 
 def _sweep(
@@ -103,7 +97,7 @@ def _executor(name: ExecutorName, address: str | None) -> Executor:
         from orchestrator.executors.inline import InlineExecutor
 
         return InlineExecutor()
-    from orchestrator.executors.ray import RayExecutor
+    from orchestrator.executors.ray_executor import RayExecutor
 
     return RayExecutor(address=address)
 

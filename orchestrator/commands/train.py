@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import sys
 import time
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.commands.preflight import check_data, check_folder
+from orchestrator.commands.preflight import check_data, check_folder, this_machine
+from orchestrator.failures import INTERRUPTED, same_command, say_error
 
 if TYPE_CHECKING:
     from jobs.events import Event
+
+_YOURS = ("bad-configuration", "bad-data")
+
+
+class Device(StrEnum):
+    """What a rank computes on."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
 
 
 def train(
@@ -21,6 +32,9 @@ def train(
     folder: Annotated[
         Path | None,
         typer.Option(help="Where checkpoints go and are resumed from; runs/JOB if not given."),
+    ] = None,
+    device: Annotated[
+        Device | None, typer.Option(help="cuda if every rank finds a GPU, else cpu.")
     ] = None,
 ) -> None:
     """Train one job, scoring its MIR as it goes. Run it again to resume."""
@@ -31,12 +45,18 @@ def train(
     check_folder(place)
     check_data(f"{job}: data", spec.data)
 
+    from jobs.events import Failed, Stopped
     from jobs.launch import run_local
 
-    last = run_local(spec, workers, place, _say)
+    chosen = device or (Device.CUDA if workers <= this_machine().nodes[0][1] else Device.CPU)
+    last = run_local(spec, workers, place, _say, device=chosen.value)
+    if isinstance(last, Failed):
+        say_error(last.reason)
+        raise typer.Exit(2 if last.kind in _YOURS else 1)
+    if isinstance(last, Stopped):
+        say_error(f"{last.reason}. Go on with: {same_command()}")
+        raise typer.Exit(INTERRUPTED)
     typer.echo(f"checkpoints: {place}")
-    if last.event != "finished":
-        raise typer.Exit(1)
 
 
 def _say(event: Event) -> None:

@@ -6,6 +6,7 @@ import math
 
 from jobs.events import Scored
 from orchestrator.state import SweepView, TrialState, TrialView
+from sweeps.objective import direction, objective_value
 from sweeps.spec import SweepSpec
 
 _ORDER = {
@@ -22,11 +23,8 @@ NAMES = {"mir": "MIR", "validation-loss": "validation loss", "gap": "right/wrong
 
 def objective_of(spec: SweepSpec, scored: Scored) -> float:
     """The score's value in the study's objective, turned so that lower is better."""
-    if spec.study.objective == "gap":
-        return -scored.guard.gap
-    if spec.study.objective == "validation-loss":
-        return scored.guard.validation_loss
-    return float(scored.mir["mir"])
+    value = objective_value(spec.study.objective, scored)
+    return -value if direction(spec.study.objective) == "maximize" else value
 
 
 def ranked(view: SweepView) -> list[TrialView]:

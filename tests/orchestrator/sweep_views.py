@@ -84,11 +84,11 @@ def make_trial(
     raw = [rng.expovariate(1.0) for _ in SOURCES]
     raw[0], raw[3] = 0.2 + 3 * quality, 0.05 + 2 * (1 - quality)
     weights = {name: value / sum(raw) for name, value in zip(SOURCES, raw, strict=True)}
-    params: dict[str, float | int | str] = {"optim.learning_rate": rate}
+    params: dict[str, float | int | str] = {"learning_rate": rate}
     params |= {f"mixture/{name}": weight for name, weight in weights.items()}
-    params["model.moca"] = "on" if moca else "off"
+    params["moca"] = "on" if moca else "off"
     if moca:
-        params["model.moca.init_std"] = 0.02
+        params["moca/init_std"] = 0.02
     collapsed = rate > 3e-2
     scores = tuple(
         _score_at(seen, rate, quality, moca, collapsed, rng)

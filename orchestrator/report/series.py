@@ -1,0 +1,116 @@
+"""What the figures draw, as plain numbers; the page and the pictures share it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from orchestrator.state import SweepView, TrialState, TrialView
+from orchestrator.views.standing import best_trial, counts
+from orchestrator.views.text import MIXTURE
+
+Group = Literal["best", "complete", "stopped", "failed", "open"]
+_GROUPS: dict[TrialState, Group] = {
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "stopped",
+    TrialState.FAILED: "failed",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """One trial's MIR against samples seen; None where the score is not finite.
+
+    counted: whether each score was feasible.
+    """
+
+    trial: int
+    group: Group
+    samples: tuple[int, ...]
+    mir: tuple[float | None, ...]
+    error: tuple[float, ...]
+    counted: tuple[bool, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """One setting against the final MIR of the trials that count.
+
+    share: whether x is a mixture weight. log: whether x spans more than a factor of ten.
+    """
+
+    name: str
+    trials: tuple[int, ...]
+    x: tuple[float | str, ...]
+    mir: tuple[float, ...]
+    share: bool
+    log: bool
+
+
+def curves(view: SweepView) -> list[Curve]:
+    """All trials with a score, the best last, so that it is drawn on top."""
+    best = best_trial(view)
+    made = [_curve(trial, trial is best) for trial in view.trials.values() if trial.scores]
+    return sorted(made, key=lambda curve: (curve.group == "best", curve.trial))
+
+
+def _curve(trial: TrialView, best: bool) -> Curve:
+    mirs = [float(scored.mir["mir"]) for scored in trial.scores]
+    errors = [scored.mir["standard_error"] or 0.0 for scored in trial.scores]
+    missing = len(mirs) - len(trial.counted)
+    return Curve(
+        trial=trial.number,
+        group="best" if best else _GROUPS.get(trial.state, "open"),
+        samples=tuple(scored.samples for scored in trial.scores),
+        mir=tuple(mir if math.isfinite(mir) else None for mir in mirs),
+        error=tuple(error if math.isfinite(error) else 0.0 for error in errors),
+        counted=(*trial.counted, *[True] * missing),
+    )
+
+
+def counting(view: SweepView) -> list[TrialView]:
+    """Trials that ended with a score that may win, by number."""
+    return [view.trials[number] for number in sorted(view.trials) if counts(view.trials[number])]
+
+
+def final_mir(trial: TrialView) -> float:
+    """The last MIR of a trial that has one."""
+    return float(trial.scores[-1].mir["mir"])
+
+
+def panels(view: SweepView, *, mixture: bool) -> list[Panel]:
+    """One panel a source of the mixture, or one for each other setting, in order of the recipe.
+
+    Settings with one value only have nothing to show and are left out.
+    """
+    trials = counting(view)
+    names = list(dict.fromkeys(name for trial in trials for name in trial.params))
+    chosen = [name for name in names if name.startswith(MIXTURE) == mixture]
+    made = []
+    for name in chosen:
+        having = [trial for trial in trials if name in trial.params]
+        x = tuple(trial.params[name] for trial in having)
+        if len(set(x)) < 2:
+            continue
+        made.append(
+            Panel(
+                name=name.removeprefix(MIXTURE),
+                trials=tuple(trial.number for trial in having),
+                x=x if _numeric(x) else tuple(str(value) for value in x),
+                mir=tuple(final_mir(trial) for trial in having),
+                share=mixture,
+                log=not mixture and _numeric(x) and _spans_decades(x),
+            )
+        )
+    return made
+
+
+def _numeric(values: Sequence[float | int | str]) -> bool:
+    return all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+
+
+def _spans_decades(values: Sequence[float | int | str]) -> bool:
+    numbers = [float(value) for value in values]
+    return min(numbers) > 0 and max(numbers) / min(numbers) > 10
