@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from jobs.events import Scored
 
-ENOUGH = 5
+ENOUGH = 5  # trials below which the sentence says so
+WEAK = 0.3  # correlations nearer to 0 are not told from chance
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,8 @@ class Agreement:
 
     @property
     def agrees(self) -> bool | None:
-        """Whether MIR ranks as this reading does; None where there is no telling."""
-        return None if self.rho is None or self.rho == 0 else self.rho * self.expected > 0
+        """Whether MIR ranks as this reading does; None where it says next to nothing of it."""
+        return None if self.rho is None or abs(self.rho) < WEAK else self.rho * self.expected > 0
 
 
 @dataclass(frozen=True)
@@ -74,13 +75,15 @@ def _sentence(agreements: Sequence[Agreement], n: int) -> str:
         return f"{n} trials are too few, or too alike, to say how MIR ranks them."
     figures = " and ".join(f"{a.rho:+.2f} with {a.name}" for a in told)
     base = f"Over {n} trials, Spearman's rank correlation of final MIR is {figures}"
-    against = [a.name for a in told if a.agrees is False]
+    verdicts = (
+        (False, "it contradicts", ", so a better MIR did not mean a better model here"),
+        (True, "it agrees with", ""),
+        (None, "it says next to nothing about", ""),
+    )
+    clauses = [
+        f"{verb} {' and '.join(a.name for a in told if a.agrees is verdict)}{tail}"
+        for verdict, verb, tail in verdicts
+        if any(a.agrees is verdict for a in told)
+    ]
     caution = "" if n >= ENOUGH else f"; {n} trials say little"
-    if against:
-        return (
-            f"{base}: MIR contradicts {' and '.join(against)}, so a better MIR did not mean a "
-            f"better model here{caution}."
-        )
-    if all(abs(a.rho or 0.0) < 0.3 for a in told):
-        return f"{base}: MIR says next to nothing about them here{caution}."
-    return f"{base}: MIR agrees with {' and '.join(a.name for a in told)}{caution}."
+    return f"{base}: {'; '.join(clauses)}{caution}."

@@ -158,7 +158,8 @@ def bracket_of(race: Race, number: int, factor: int) -> int:
 
 
 def _too_few(found: int, needed: int, samples: int) -> str:
-    return f"{found} other trials at {samples:,} samples, {needed} needed to compare"
+    trials = "trial" if found == 1 else "trials"
+    return f"{found} other {trials} at {samples:,} samples, {needed} needed to compare"
 
 
 def _at(points: Sequence[Point], samples: int, slack: int) -> Point | None:

@@ -107,15 +107,25 @@ class Study:
             self._study.enqueue_trial(raw)
 
     def restore(self, number: int, raw: Mapping[str, Value]) -> Trial:
-        """Make a trial again from the event log, in order of number, in a study that lacks it."""
+        """Make a trial again from the event log, unless it is there; call in order of number.
+
+        Raises MirsweepError if a trial of this number has other parameters, or one is left out.
+        """
         with storage_errors(self._url):
-            if number != len(self._trials()):
-                raise MirsweepError(
-                    f"trial {number} cannot be restored: the study has {len(self._trials())} "
-                    "trials. Restore in order of number into an empty study."
-                )
-            self._study.enqueue_trial(dict(raw))
-            return self.ask()
+            count = len(self._trials())
+            if number > count:
+                raise MirsweepError(f"trial {number} cannot be restored before trial {count}.")
+            if number == count:
+                self._study.enqueue_trial(dict(raw))
+            there = self._trials()[number]
+            if there.state.name == "WAITING":
+                restored = self.ask()
+            else:
+                drawn = self.space.draw(Stored(there.params))
+                restored = Trial(number, drawn, *self.space.job(drawn))
+        if restored.raw != dict(raw) or restored.number != number:
+            raise MirsweepError(f"trial {number} is in the study with other parameters.")
+        return restored
 
     def report(self, number: int, samples: int, value: float) -> None:
         """Note a feasible score of a running trial: the objective's value at `samples` seen."""

@@ -1,0 +1,252 @@
+"""The study: resumable to the draw, idempotent, infeasible never best, changes refused."""
+
+import math
+from types import SimpleNamespace
+
+import optuna
+import pytest
+from sweeps_scores import a_sweep
+
+from mir.errors import ClusterError, ConfigError, DivergedError, MirsweepError
+from sweeps.identity import first_change
+from sweeps.samplers import SAMPLERS
+from sweeps.study import Best, Study
+
+INSTALLED = [name for name in SAMPLERS if name != "cmaes"]
+
+
+def run(sweep, folder, *, restarts, trials=7):
+    """Ask and tell; with restarts, a new process takes up every trial that was asked."""
+    study, shown = Study(sweep, folder), []
+    for i in range(trials):
+        trial = study.ask()
+        if restarts:
+            study = Study(sweep, folder)
+            assert study.running() == [trial.number]
+            assert study.adopt(trial.number) == trial
+        shown.append(trial.shown)
+        study.report(trial.number, 500, trial.shown["learning_rate"])
+        if i % 4 == 2:
+            study.tell_pruned(trial.number, "behind")
+        elif i % 4 == 3:
+            study.tell_failed(trial.number, "lost")
+        else:
+            violation = trial.shown["mixture/bad"] - 0.5
+            study.tell_complete(trial.number, trial.shown["learning_rate"], {"bad": violation})
+    return shown, study
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:scipy")
+@pytest.mark.parametrize("sampler", INSTALLED)
+def test_what_is_drawn_does_not_depend_on_the_process(sampler, tmp_path):
+    sweep = a_sweep(study={"sampler": sampler, "startup_trials": 3, "seed": 5})
+    for name in ("once", "again"):
+        (tmp_path / name).mkdir()
+    once, first = run(sweep, tmp_path / "once", restarts=False)
+    again, second = run(sweep, tmp_path / "again", restarts=True)
+    assert once == again
+    assert first.best() == second.best()
+    assert first.states() == second.states()
+    assert len({tuple(shown.items()) for shown in once}) == len(once)
+
+
+def test_another_seed_draws_other_trials(tmp_path):
+    drawn = []
+    for seed in (0, 1):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        drawn.append(run(a_sweep(study={"seed": seed}), folder, restarts=False, trials=3)[0])
+    assert drawn[0][0] == drawn[1][0]
+    assert drawn[0][1:] != drawn[1][1:]
+
+
+def test_a_trial_whose_drawing_was_interrupted_is_completed_as_if_it_had_not_been(
+    tmp_path, monkeypatch
+):
+    sweep = a_sweep(study={"sampler": "random"})
+    for name in ("whole", "cut"):
+        (tmp_path / name).mkdir()
+    whole = Study(sweep, tmp_path / "whole")
+    cut = Study(sweep, tmp_path / "cut")
+    for study in (whole, cut):
+        study.tell_failed(study.ask().number, "start point")
+
+    def killed(*_args, **_kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(optuna.trial.Trial, "suggest_categorical", killed)
+        with pytest.raises(KeyboardInterrupt):
+            cut.ask()
+    assert Study(sweep, tmp_path / "cut").adopt(1) == whole.ask()
+
+
+def test_the_first_trial_is_the_base_with_the_uniform_mixture(tmp_path):
+    trial = Study(a_sweep(), tmp_path).ask()
+    assert trial.number == 0
+    assert trial.shown["mixture/good"] == pytest.approx(0.5)
+    assert trial.shown["learning_rate"] == trial.job.optim.learning_rate == 1e-3
+    assert trial.shown["moca"] == "off"
+
+
+def test_reopening_enqueues_nothing_again(tmp_path):
+    Study(a_sweep(), tmp_path)
+    assert Study(a_sweep(), tmp_path).states() == {0: "WAITING"}
+
+
+def test_an_enqueued_point_comes_next_and_what_is_missing_is_drawn(tmp_path):
+    study = Study(a_sweep(), tmp_path)
+    study.enqueue({"learning_rate": 0.02, "moca": "on"})
+    study.tell_failed(study.ask().number, "start point")
+    trial = study.ask()
+    assert trial.shown["learning_rate"] == 0.02
+    assert 0 <= trial.shown["moca/init_std"] <= 0.05
+    with pytest.raises(ConfigError, match="outside"):
+        study.enqueue({"learning_rate": 2.0})
+
+
+def test_infeasible_trials_are_never_best(tmp_path):
+    study = Study(a_sweep(), tmp_path)
+    assert study.best() is None
+    for value, violation in ((1.0, 0.5), (3.0, -0.5), (2.0, 0.0), (0.5, math.inf)):
+        number = study.ask().number
+        study.tell_complete(number, value, {"loss-below-start": violation})
+    assert study.best() == Best(2, 2.0)
+
+
+def test_the_gap_is_maximised(tmp_path):
+    study = Study(a_sweep(study={"objective": "gap"}), tmp_path)
+    for value in (0.1, 0.7, 0.3):
+        study.tell_complete(study.ask().number, value, {})
+    assert study.best() == Best(1, 0.7)
+
+
+def test_stopped_and_failed_trials_are_told_apart_and_never_best(tmp_path):
+    study = Study(a_sweep(), tmp_path)
+    pruned, failed, complete = (study.ask().number for _ in range(3))
+    study.report(pruned, 500, 0.1)
+    study.tell_pruned(pruned, "MIR 2.91 against 2.60")
+    study.tell_failed(failed, "out of memory")
+    study.tell_complete(complete, 5.0, {})
+    assert study.states() == {0: "PRUNED", 1: "FAIL", 2: "COMPLETE"}
+    assert study.best() == Best(2, 5.0)
+
+
+def test_telling_the_same_again_is_ignored_and_another_thing_is_refused(tmp_path):
+    study = Study(a_sweep(), tmp_path)
+    number = study.ask().number
+    for samples in (100, 100, 200):
+        study.report(number, samples, 3.0)
+    for _ in range(2):
+        study.tell_complete(number, 2.5, {"gap-not-negative": -1.0})
+    study.report(number, 300, 1.0)
+    reopened = Study(a_sweep(), tmp_path)
+    reopened.tell_complete(number, 2.5, {})
+    with pytest.raises(MirsweepError, match=r"trial 0 was told COMPLETE 2.5; it cannot also be"):
+        reopened.tell_complete(number, 2.4, {})
+    with pytest.raises(MirsweepError, match="cannot also be FAIL"):
+        reopened.tell_failed(number, "late")
+    assert reopened.states() == {0: "COMPLETE"}
+
+
+def test_a_value_that_is_not_finite_is_never_told(tmp_path):
+    study = Study(a_sweep(), tmp_path)
+    number = study.ask().number
+    study.report(number, 100, math.nan)
+    with pytest.raises(DivergedError, match="trial 0: the objective is nan"):
+        study.tell_complete(number, math.nan, {})
+    assert study.running() == [0]
+
+
+def test_only_running_trials_are_adopted(tmp_path):
+    study = Study(a_sweep(), tmp_path)
+    study.tell_failed(study.ask().number, "lost")
+    for number, state in ((0, "FAIL"), (7, "unknown")):
+        with pytest.raises(MirsweepError, match=f"trial {number} is {state}, not RUNNING"):
+            Study(a_sweep(), tmp_path).adopt(number)
+
+
+def test_a_study_is_restored_from_what_was_told(tmp_path):
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+    old = Study(a_sweep(), tmp_path / "old")
+    trials = [old.ask() for _ in range(4)]
+    # The rebuilt study begins like any other: with the start point in the queue, as trial 0.
+    new = Study(a_sweep(), tmp_path / "new")
+    restored = [new.restore(trial.number, trial.raw) for trial in trials]
+    assert restored == trials
+    assert [new.restore(trial.number, trial.raw) for trial in trials] == trials
+    with pytest.raises(MirsweepError, match="before trial 4"):
+        new.restore(9, trials[0].raw)
+    with pytest.raises(MirsweepError, match="trial 1 is in the study with other parameters"):
+        new.restore(1, trials[2].raw)
+
+
+@pytest.mark.parametrize(
+    ("changed", "field"),
+    [
+        ({"samples": 2000}, r"base\.optim\.samples: 1000 became 2000"),
+        ({"study": {"sampler": "random"}}, r"study\.sampler: 'tpe' became 'random'"),
+        ({"stop": {"rule": "none"}}, r"stop\.rule: 'median' became 'none'"),
+    ],
+)
+def test_another_recipe_on_the_same_study_is_refused(changed, field, tmp_path):
+    Study(a_sweep(), tmp_path)
+    with pytest.raises(ConfigError, match=rf"begun with another recipe: {field}") as caught:
+        Study(a_sweep(**changed), tmp_path)
+    assert "budget, resources, tracking may change" in str(caught.value)
+
+
+def test_a_larger_budget_and_other_resources_are_the_same_study(tmp_path):
+    Study(a_sweep(), tmp_path)
+    larger = a_sweep(budget={"trials": 99}, resources={"workers": 2}, tracking={"uri": "x"})
+    assert Study(larger, tmp_path).states() == {0: "WAITING"}
+
+
+def test_the_order_of_sources_is_part_of_the_recipe():
+    assert first_change({"a": {"x": 1, "y": 2}}, {"a": {"y": 2, "x": 1}}) == (
+        "a: fields changed their order"
+    )
+    assert first_change({"a": [1]}, {"a": [1]}) is None
+
+
+def test_a_foreign_study_is_left_alone(tmp_path):
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    optuna.create_study(storage=url, study_name="demo").add_trial(
+        optuna.trial.create_trial(value=1.0)
+    )
+    with pytest.raises(ConfigError, match="is not mirsweep's"):
+        Study(a_sweep(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("storage", "kind", "message"),
+    [
+        ("sqlite:////no/such/folder/x.db", ClusterError, "unable to open database file"),
+        ("nonsense", ConfigError, "study.storage: 'nonsense' cannot be used"),
+        ("nosuch://host/name", ConfigError, "cannot be used"),
+    ],
+)
+def test_storage_that_cannot_be_used_is_named(storage, kind, message, tmp_path):
+    with pytest.raises(kind, match=message) as caught:
+        Study(a_sweep(study={"storage": storage}), tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_sampler_without_its_package_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    with pytest.raises(ConfigError, match="pip install cmaes"):
+        Study(a_sweep(study={"sampler": "cmaes"}), tmp_path)
+    assert not (tmp_path / "study.db").exists()
+
+
+def test_a_drawn_point_that_is_no_job_fails_its_trial(tmp_path, monkeypatch):
+    study = Study(a_sweep(), tmp_path)
+
+    def impossible(_raw):
+        raise ConfigError("space.data.mixture: the caps leave nothing.")
+
+    monkeypatch.setattr(study, "space", SimpleNamespace(draw=lambda _t: {"x": 1}, job=impossible))
+    with pytest.raises(ConfigError, match="the caps leave nothing"):
+        study.ask()
+    assert study.states() == {0: "FAIL"}
