@@ -43,11 +43,11 @@ def _agree_with_optuna(desk: Desk) -> None:
                 f"{desk.folder}: trial {number} is {found} in Optuna but {trial.state} in the "
                 "event log. Were files of two studies mixed? Restore the folder from a backup"
             )
-        if trial.state.final:
-            desk.tell(number)
-        else:
+        if found not in _OPTUNA:
             desk.study.adopt(number)
             desk.report_again(number)
+        if trial.state.final:
+            desk.tell(number)
     known = desk.journal.view.trials
     for number, found in sorted(desk.study.states().items()):
         if number in known:

@@ -82,13 +82,19 @@ class InlineExecutor:
             return ()
         job = self._jobs.popleft()
         event = next(job.events)
-        if not isinstance(event, TERMINAL):
+        if isinstance(event, TERMINAL):
+            _free(job)
+        else:
             self._jobs.append(job)
         return (JobEvent(trial=job.launch.trial, attempt=job.launch.attempt, event=event),)
 
     def close(self) -> None:
         """Abandon every job where it stands; its generator cleans up."""
         while self._jobs:
-            events = self._jobs.popleft().events
-            if isinstance(events, Generator):
-                events.close()
+            _free(self._jobs.popleft())
+
+
+def _free(job: _Job) -> None:
+    """Let the runner clean up now, not when its generator happens to be collected."""
+    if isinstance(job.events, Generator):
+        job.events.close()

@@ -1,0 +1,234 @@
+"""A sweep's surroundings in memory, for the tests of the controller: jobs that take microseconds,
+a study without a database, and a fuse that kills the controller wherever it burns down."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jobs.events import (
+    Checkpointed,
+    Event,
+    Failed,
+    Finished,
+    GuardReading,
+    Scored,
+    Started,
+    Step,
+    Stopped,
+)
+from jobs.place import Place
+from jobs.spec import DataSpec, JobSpec, OptimSpec, ScoreSpec, SourceSpec
+from mir.report import LayerReport, MirReport, Protocol
+from sweeps.spec import BudgetSpec, ResourceSpec, StopSpec, StudySpec, SweepSpec
+from sweeps.study import Trial
+
+SAMPLES, EVERY, BATCH = 64, 16, 8
+
+
+class Killed(BaseException):
+    """Stands for `kill -9`: nothing in the controller may catch it."""
+
+
+@dataclass
+class Fuse:
+    """Raises Killed at the n-th call; never, if n is None or once it has burnt."""
+
+    left: int | None = None
+    burnt: int = 0
+
+    def __call__(self) -> None:
+        self.burnt += 1
+        if self.left is not None:
+            self.left -= 1
+            if self.left < 0:
+                self.left = None
+                raise Killed
+
+
+class Fused:
+    """Burns the fuse before and after each call of any method of what it wraps."""
+
+    def __init__(self, inner: object, fuse: Fuse) -> None:
+        self._inner, self._fuse = inner, fuse
+
+    def __getattr__(self, name: str):
+        method = getattr(self._inner, name)
+
+        def call(*args, **kwargs):
+            self._fuse()
+            answer = method(*args, **kwargs)
+            self._fuse()
+            return answer
+
+        return call
+
+
+def make_sweep(
+    trials: int = 6,
+    *,
+    seed: int = 0,
+    stop: StopSpec | None = None,
+    resources: ResourceSpec | None = None,
+    hours: float | None = None,
+) -> SweepSpec:
+    """A recipe over the learning rate."""
+    base = JobSpec(
+        data=DataSpec(
+            sources={"detailed": SourceSpec(style="detailed", size=100)},
+            validation=SourceSpec(style="detailed", split="validation", size=10),
+        ),
+        optim=OptimSpec(samples=SAMPLES, global_batch=BATCH),
+        score=ScoreSpec(every_samples=EVERY),
+    )
+    return SweepSpec(
+        name="small",
+        base=base,
+        space={"optim": {"learning_rate": {"low": 1e-4, "high": 1e-1, "log": True}}},
+        study=StudySpec(seed=seed, sampler="random"),
+        budget=BudgetSpec(trials=trials, hours=hours),
+        stop=stop or StopSpec(min_samples=EVERY, min_trials=2, confidence=0.0),
+        resources=resources or ResourceSpec(),
+    )
+
+
+@dataclass
+class FakeStudy:
+    """A Suggester that outlives its controllers, as a database does."""
+
+    spec: SweepSpec
+    raws: dict[int, dict[str, float]] = field(default_factory=dict)
+    told: dict[int, tuple[str, float | None]] = field(default_factory=dict)
+    reports: dict[int, dict[int, float]] = field(default_factory=dict)
+    tellings: Counter[int] = field(default_factory=Counter)
+
+    def _trial(self, number: int) -> Trial:
+        raw = self.raws[number]
+        optim = self.spec.base.optim.model_copy(update={"learning_rate": raw["learning_rate"]})
+        return Trial(number, raw, self.spec.base.model_copy(update={"optim": optim}), dict(raw))
+
+    def ask(self) -> Trial:
+        number = len(self.raws)
+        # As the real study: seed, number and what was told decide, not the process's history.
+        best = min((v for s, v in self.told.values() if v is not None), default=0.0)
+        draw = random.Random(f"{self.spec.study.seed} {number} {best}").uniform(-4, -1)
+        self.raws[number] = {"learning_rate": 10**draw}
+        return self._trial(number)
+
+    def adopt(self, number: int) -> Trial:
+        assert number not in self.told
+        return self._trial(number)
+
+    def restore(self, number: int, raw: dict[str, float]) -> Trial:
+        assert number == len(self.raws)
+        self.raws[number] = dict(raw)
+        return self._trial(number)
+
+    def states(self) -> dict[int, str]:
+        return {n: self.told.get(n, ("RUNNING", None))[0] for n in self.raws}
+
+    def report(self, number: int, samples: int, value: float) -> None:
+        if number not in self.told:
+            self.reports.setdefault(number, {})[samples] = value
+
+    def _tell(self, number: int, state: str, value: float | None) -> None:
+        assert self.told.get(number, (state, value)) == (state, value)
+        if number not in self.told:
+            self.told[number] = (state, value)
+            self.tellings[number] += 1
+
+    def tell_complete(self, number: int, objective: float, violations: dict[str, float]) -> None:
+        self._tell(number, "COMPLETE", objective)
+
+    def tell_pruned(self, number: int, reason: str, violations: object = None) -> None:
+        self._tell(number, "PRUNED", None)
+
+    def tell_failed(self, number: int, reason: str) -> None:
+        self._tell(number, "FAIL", None)
+
+
+def score(samples: int, mir: float, *, loss: float = 2.0, gap: float = 1.0) -> Scored:
+    """A score of one layer."""
+    layer = LayerReport(
+        layer=1, distance=10**mir, share=1.0, text_scale=1.0,
+        vision_tokens=9, text_tokens=9, vision_outliers=0, text_outliers=0,
+    )  # fmt: skip
+    report = MirReport(
+        mir=mir, standard_error=0.01, protocol=Protocol(variant="exact"), layers=(layer,)
+    )
+    guard = GuardReading(validation_loss=loss, wrong_loss=loss + gap, gap=gap, gap_error=0.1)
+    return Scored(samples=samples, mir=report.to_json(), guard=guard, seconds=0.0)
+
+
+def mir_at(spec: JobSpec, samples: int) -> float:
+    """The pretended MIR: best at a learning rate of 1e-2, falling with samples."""
+    from math import log10
+
+    return 4.0 - samples / SAMPLES * (2.0 - abs(log10(spec.optim.learning_rate) + 2.0))
+
+
+@dataclass
+class FakeJobs:
+    """A runner whose attempts go as scripted: failures[trial] is what each attempt ends with.
+
+    A failing attempt fails past the middle. `running` counts the jobs that stand at once,
+    `seen` all samples that were trained by trial.
+    """
+
+    failures: dict[int, list[Event]] = field(default_factory=dict)
+    ran: Counter[int] = field(default_factory=Counter)
+    trained: Counter[int] = field(default_factory=Counter)
+    running: int = 0
+    most: int = 0
+
+    def __call__(self, spec: JobSpec, place: Place) -> Iterator[Event]:
+        number = int(place.folder.name)
+        self.ran[number] += 1
+        self.running += 1
+        self.most = max(self.most, self.running)
+        try:
+            yield from self._events(number, spec, place)
+        finally:
+            self.running -= 1
+
+    def _events(self, number: int, spec: JobSpec, place: Place) -> Iterator[Event]:
+        checkpoint = place.folder / "checkpoint.json"
+        begin = json.loads(checkpoint.read_text()) if checkpoint.exists() else 0
+        script = self.failures.get(number, [])
+        failure = script.pop(0) if script else None
+        yield Started(ranks=1, device="cpu", trainable={"projector": 1}, resumed_samples=begin)
+        if begin == 0:
+            yield score(0, mir_at(spec, 0), loss=7.0)
+        for samples in range(begin + BATCH, SAMPLES + 1, BATCH):
+            self.trained[number] += BATCH
+            yield Step(
+                samples=samples, loss=1.0, learning_rate=1.0, grad_norm=1.0, samples_per_second=1.0
+            )
+            if samples % EVERY == 0:
+                yield score(samples, mir_at(spec, samples))
+                checkpoint.write_text(json.dumps(samples))
+                yield Checkpointed(samples=samples, path=str(checkpoint))
+            if failure is not None and samples > SAMPLES // 2:
+                yield failure
+                return
+            reason = place.stop_requested()
+            if reason is not None and samples < SAMPLES:
+                checkpoint.write_text(json.dumps(samples))
+                yield Checkpointed(samples=samples, path=str(checkpoint))
+                yield Stopped(samples=samples, reason=reason)
+                return
+        yield Finished(samples=SAMPLES, seconds=1.0)
+
+
+def lost(reason: str = "its process died") -> Failed:
+    """What executors say of a dead worker."""
+    return Failed(kind="worker-lost", reason=reason)
+
+
+def folder_of(root: Path) -> Path:
+    """A study's folder in a test's folder."""
+    return root / "study"

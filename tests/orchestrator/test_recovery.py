@@ -1,0 +1,250 @@
+"""Kill the controller anywhere and run it again: none lost, none doubled, the very same trials."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_world import SAMPLES, FakeJobs, FakeStudy, Fuse, Fused, Killed, lost, make_sweep
+
+from jobs.events import Failed, Scored
+from orchestrator.controller import Controller
+from orchestrator.eventlog import EventLog, read_records
+from orchestrator.executors.inline import InlineExecutor
+from orchestrator.fold import load_view
+from orchestrator.state import TrialState
+from orchestrator.trackers.memory import MemoryTracker
+from sweeps.study import Study
+
+TOLD = {
+    TrialState.COMPLETE: "COMPLETE",
+    TrialState.PRUNED: "PRUNED",
+    TrialState.FAILED: "FAIL",
+}
+
+
+class World:
+    """What outlives a controller: its folder, study, tracker and the jobs' checkpoints."""
+
+    def __init__(self, root: Path, *, trials=6, slots=1, failures=None):
+        self.spec = make_sweep(trials)
+        self.folder = root / "study"
+        self.jobs = FakeJobs({n: list(kinds) for n, kinds in (failures or {}).items()})
+        self.study = FakeStudy(self.spec)
+        self.tracker = MemoryTracker()
+        self.slots = slots
+        self.fuse = Fuse()
+
+    def run(self, fuse: Fuse | None = None):
+        self.fuse = fuse or Fuse()
+        executor = InlineExecutor(self.jobs, slots=self.slots, nodes=((9.0, 0.0),))
+        return Controller(
+            self.spec,
+            self.folder,
+            Fused(executor, self.fuse),
+            Fused(self.tracker, self.fuse),
+            open_study=lambda spec, folder: Fused(self.study, self.fuse),
+        ).run()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _log_burns_the_fuse():
+    """Every write of a log may be the last thing a controller did, before or after it."""
+    append, current = EventLog.append, World.run
+
+    def run(self, fuse=None):
+        def burning(log, *args, **kwargs):
+            self.fuse()
+            record = append(log, *args, **kwargs)
+            self.fuse()
+            return record
+
+        EventLog.append = burning
+        try:
+            return current(self, fuse)
+        finally:
+            EventLog.append = append
+
+    World.run = run
+    yield
+    World.run = current
+
+
+def check(world: World, view) -> None:
+    """What must hold of a finished sweep, whatever happened on the way."""
+    assert sorted(view.trials) == list(range(world.spec.budget.trials))
+    assert all(trial.state.final for trial in view.trials.values())
+    assert load_view(world.folder) == view
+    records = read_records(world.folder / "events.jsonl")
+    endings = [record.data["trial"] for record in records if record.kind == "ended"]
+    assert sorted(endings) == sorted(view.trials)
+    assert world.study.states() == {n: TOLD[t.state] for n, t in view.trials.items()}
+    assert set(world.study.tellings.values()) == {1}
+    for number, trial in view.trials.items():
+        tracked = world.tracker.trials[number]
+        assert (tracked.state, tracked.reason) == (trial.state, trial.reason)
+        told = {event.samples for event in tracked.events.values() if isinstance(event, Scored)}
+        assert told >= {scored.samples for scored in trial.scores}
+        samples = [scored.samples for scored in trial.scores]
+        assert samples == sorted(set(samples))
+        feasible = {s.samples for s, ok in zip(trial.scores, trial.counted, strict=True) if ok}
+        assert set(world.study.reports.get(number, {})) >= feasible
+
+
+def outcome(view):
+    """What two runs of the same sweep must share."""
+    return {
+        n: (t.state, t.params, t.objective, [s.samples for s in t.scores])
+        for n, t in view.trials.items()
+    }
+
+
+def test_the_uninterrupted_sweep_burns_a_known_fuse(tmp_path):
+    world = World(tmp_path)
+    check(world, world.run())
+    assert world.fuse.burnt > 300
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.integers(0, 420), min_size=1, max_size=6))
+def test_killed_anywhere_the_very_same_trials_come_out(kills):
+    with TemporaryDirectory() as plain, TemporaryDirectory() as killed:
+        expected = World(Path(plain)).run()
+        world = World(Path(killed))
+        for left in kills:
+            try:
+                world.run(Fuse(left))
+            except Killed:
+                continue
+        view = world.run()
+        check(world, view)
+        assert outcome(view) == outcome(expected)
+
+
+FAILURES = st.dictionaries(
+    st.integers(0, 5),
+    st.lists(
+        st.sampled_from(
+            [
+                lost(),
+                Failed(kind="diverged", reason="NaN"),
+                Failed(kind="preempted", reason="taken back"),
+                Failed(kind="out-of-memory", reason="full"),
+                Failed(kind="no-resources", reason="none"),
+            ]
+        ),
+        max_size=4,
+    ),
+)
+
+
+@settings(max_examples=15, deadline=None)
+@given(FAILURES, st.integers(1, 4), st.lists(st.integers(0, 500), max_size=4))
+def test_whatever_fails_and_wherever_it_is_killed_every_trial_is_accounted_for(
+    failures, slots, kills
+):
+    with TemporaryDirectory() as folder:
+        world = World(Path(folder), slots=slots, failures=failures)
+        for left in kills:
+            try:
+                world.run(Fuse(left))
+            except Killed:
+                continue
+        check(world, world.run())
+        assert world.jobs.most <= slots
+        assert world.jobs.running == 0
+
+
+def test_going_on_with_a_finished_sweep_changes_nothing(tmp_path):
+    world = World(tmp_path)
+    first = world.run()
+    ran = dict(world.jobs.ran)
+    again = world.run()
+    assert outcome(again) == outcome(first)
+    assert dict(world.jobs.ran) == ran
+    assert set(world.study.tellings.values()) == {1}
+
+
+def test_a_lost_database_is_made_again_from_the_log(tmp_path):
+    world = World(tmp_path)
+    first = world.run()
+    told = dict(world.study.told)
+    world.study, world.tracker = FakeStudy(world.spec), MemoryTracker()
+    again = world.run()
+    assert outcome(again) == outcome(first)
+    assert world.study.told == told
+    check(world, again)
+
+
+def test_a_real_study_goes_on_after_kills(tmp_path):
+    spec = make_sweep(4)
+    jobs = FakeJobs()
+
+    def controller(fuse):
+        return Controller(
+            spec,
+            tmp_path / "study",
+            InlineExecutor(jobs),
+            MemoryTracker(),
+            open_study=lambda *args: Fused(Study(*args), fuse),
+        )
+
+    for left in (7, 19, 30):
+        with pytest.raises(Killed):
+            controller(Fuse(left)).run()
+    view = controller(Fuse()).run()
+    assert sorted(view.trials) == [0, 1, 2, 3]
+    study = Study(spec, tmp_path / "study")
+    assert study.states() == {n: TOLD[t.state] for n, t in view.trials.items()}
+    (tmp_path / "study" / "study.db").unlink()
+    again = controller(Fuse()).run()
+    assert outcome(again) == outcome(view)
+    assert Study(spec, tmp_path / "study").states() == study.states()
+
+
+SCRIPT = """
+import sys, time
+from pathlib import Path
+from small_world import FakeJobs, make_sweep
+from orchestrator.controller import Controller
+from orchestrator.executors.inline import InlineExecutor
+from orchestrator.trackers.memory import MemoryTracker
+
+inner = FakeJobs()
+def slow(spec, place):
+    for event in inner(spec, place):
+        time.sleep(0.003)
+        yield event
+Controller(make_sweep(5), Path(sys.argv[1]), InlineExecutor(slow), MemoryTracker()).run()
+"""
+
+
+def test_a_process_killed_with_kill_9_goes_on_by_the_same_command(tmp_path):
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path / "study")]
+    paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[2])])
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    log = tmp_path / "study" / "events.jsonl"
+    for records in (12, 30):
+        with subprocess.Popen(command, env=environment) as process:
+            while process.poll() is None:
+                if log.exists() and log.read_bytes().count(b"\n") >= records:
+                    process.send_signal(signal.SIGKILL)
+                    break
+                time.sleep(0.005)
+        assert process.returncode == -signal.SIGKILL
+    subprocess.run(command, env=environment, check=True)
+    view = load_view(tmp_path / "study")
+    assert sorted(view.trials) == [0, 1, 2, 3, 4]
+    assert all(trial.state.final for trial in view.trials.values())
+    endings = [r.data["trial"] for r in read_records(log) if r.kind == "ended"]
+    assert sorted(endings) == [0, 1, 2, 3, 4]
+    complete = [t for t in view.trials.values() if t.state is TrialState.COMPLETE]
+    assert all(trial.samples == SAMPLES for trial in complete)
