@@ -24,6 +24,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "report": ("orchestrator.commands.report", "report", LOOKING),
     "status": ("orchestrator.commands.status", "status", LOOKING),
     "show": ("orchestrator.commands.show", "show", LOOKING),
+    "logs": ("orchestrator.commands.logs", "logs", LOOKING),
     "list": ("orchestrator.commands.list_", "list_studies", LOOKING),
 }
 EPILOG = (

@@ -10,6 +10,7 @@ import typer
 Study = Annotated[
     str, typer.Argument(help="Folder of a study, or its name below runs/.", metavar="STUDY")
 ]
+TrialNumber = Annotated[int, typer.Argument(help="Number of the trial.", metavar="TRIAL")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 

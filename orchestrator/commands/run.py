@@ -57,7 +57,7 @@ def run(
     check_tracking(spec.tracking.uri)
     view = _sweep(spec, place, executor, address, quiet=as_json)
     if view.ended is None:
-        say_error(f"{view.note or 'interrupted'}. Go on with: {same_command()}")
+        say_error(f"{view.note}: {same_command()}")
         raise typer.Exit(INTERRUPTED)
     _finish(view, place, as_json)
 
@@ -86,10 +86,7 @@ def _sweep(
     screen = LiveView(console) if live else PlainView(lambda line: typer.echo(line, err=quiet))
     with screen:
         runner = _executor(name, address)
-        try:
-            return Controller(spec, folder, runner, MlflowTracker(), on_change=screen).run()
-        finally:
-            runner.close()
+        return Controller(spec, folder, runner, MlflowTracker(), on_change=screen).run()
 
 
 def _executor(name: ExecutorName, address: str | None) -> Executor:

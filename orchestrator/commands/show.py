@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
-
-import typer
-
-from mir.errors import ConfigError
-from orchestrator.commands.options import AsJson, Study, print_json
-from orchestrator.commands.studies import load_study
-
-if TYPE_CHECKING:
-    from orchestrator.state import SweepView, TrialView
+from orchestrator.commands.options import AsJson, Study, TrialNumber, print_json
+from orchestrator.commands.studies import find_trial, load_study
 
 
-def show(
-    study: Study,
-    trial: Annotated[int, typer.Argument(help="Number of the trial.")],
-    as_json: AsJson = False,
-) -> None:
+def show(study: Study, trial: TrialNumber, as_json: AsJson = False) -> None:
     """Show one trial: its settings, scores and why it ended."""
     from rich.console import Console
 
@@ -26,16 +14,8 @@ def show(
     from orchestrator.views.trial import render_trial
 
     _, view = load_study(study)
-    chosen = _trial(view, trial)
+    chosen = find_trial(view, trial)
     if as_json:
         print_json(trial_details_json(chosen))
         return
     Console().print(render_trial(chosen))
-
-
-def _trial(view: SweepView, number: int) -> TrialView:
-    if number in view.trials:
-        return view.trials[number]
-    known = sorted(view.trials)
-    having = f"trials {known[0]} to {known[-1]}" if known else "no trials yet"
-    raise ConfigError(f"TRIAL: {number} is not in study {view.spec.name!r}, which has {having}")

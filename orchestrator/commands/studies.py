@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mir.errors import ConfigError
 from orchestrator.eventlog import LOG_NAME
-from orchestrator.state import SweepView
+from orchestrator.state import SweepView, TrialView
 
 RUNS = Path("runs")
 
@@ -40,3 +40,12 @@ def load_study(study: str) -> tuple[Path, SweepView]:
 
     folder = study_folder(study)
     return folder, load_view(folder)
+
+
+def find_trial(view: SweepView, number: int) -> TrialView:
+    """The trial of that number. Raises ConfigError that says which numbers there are."""
+    if number in view.trials:
+        return view.trials[number]
+    known = sorted(view.trials)
+    having = f"trials {known[0]} to {known[-1]}" if known else "no trials yet"
+    raise ConfigError(f"TRIAL: {number} is not in study {view.spec.name!r}, which has {having}")
