@@ -32,10 +32,12 @@ from jobs.world.scenes import (
 if TYPE_CHECKING:
     from transformers import ViTImageProcessorPil, ViTModel
 
-STEPS = 1200
-BATCH = 64
-LEARNING_RATE = 1e-3
+STEPS = 2000
+BATCH = 32
+LEARNING_RATE = 2e-3
+INITIAL_STD = 0.08  # about 1 / sqrt(hidden size), as for the language model
 WARMUP = 100
+NOTHING_WEIGHT = 0.05
 NOTHING = 0  # class of a patch that no object covers
 
 # Attribute -> the names of its classes after NOTHING.
@@ -58,11 +60,13 @@ class Heads(nn.Module):
         self.count = nn.Linear(hidden, 4)
 
     def forward(self, patches_BPD: Tensor, targets: dict[str, Tensor]) -> Tensor:
-        """Sum of the mean cross-entropies."""
+        """Sum of the mean cross-entropies; empty patches, nine in ten, count little."""
         loss = functional.cross_entropy(self.count(patches_BPD.mean(dim=1)), targets["count"])
         for name, head in self.patch.items():
             logits = head(patches_BPD).flatten(0, 1)
-            loss = loss + functional.cross_entropy(logits, targets[name].flatten())
+            weight = torch.ones(logits.shape[1])
+            weight[NOTHING] = NOTHING_WEIGHT
+            loss = loss + functional.cross_entropy(logits, targets[name].flatten(), weight)
         return loss
 
 
@@ -77,7 +81,7 @@ def build_vision() -> ViTModel:
         intermediate_size=256,
         num_hidden_layers=4,
         num_attention_heads=4,
-        initializer_range=0.05,
+        initializer_range=INITIAL_STD,
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
     )
