@@ -68,6 +68,15 @@ def _embedded(name: str, select_layer: int) -> Vision:  # noqa: ARG001 - one sig
     )
 
 
+def _efficientnet(name: str, select_layer: int) -> Vision:
+    from jobs.real.efficientnet import load_image_processor, load_vision
+
+    return Vision(
+        tower=VisionTower(load_vision(name), select_layer),
+        image_processor=load_image_processor(name),
+    )
+
+
 def _transformers(name: str, select_layer: int) -> Vision:
     from transformers import AutoConfig, AutoImageProcessor, AutoModel
 
@@ -97,6 +106,7 @@ def _first_line(error: Exception) -> str:
 
 VISION_LOADERS: dict[str, Callable[[str, int], Vision]] = {
     "embedded": _embedded,
+    "efficientnet-lite0": _efficientnet,
     "transformers": _transformers,
 }
 

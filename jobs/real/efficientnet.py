@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from mir.errors import DataError
+from mir.errors import ConfigError, DataError
 
 MODEL_TYPE = "efficientnet-lite0"
 # A stage: blocks, kernel, stride of its first block, expansion, channels out.
@@ -38,10 +38,14 @@ _HEAD = 1280
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """What a projector needs to know. hidden_size: channels; image_size: pixels a side."""
+    """What a projector needs to know.
+
+    hidden_size: channels. image_size: pixels a side. patch_size: pixels a side of a grid cell.
+    """
 
     hidden_size: int = _HEAD
     image_size: int = 224
+    patch_size: int = 32
     model_type: str = MODEL_TYPE
 
 
@@ -96,7 +100,10 @@ class Block(nn.Module):
 
 
 class EfficientNetLite(nn.Module):
-    """The encoder without its classifier; `model(pixels).last_hidden_state` as in transformers."""
+    """The encoder without its classifier; `model(pixels).last_hidden_state` as in transformers.
+
+    It has no `hidden_states`: only `select_layer` -1 can be asked of it.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -111,8 +118,13 @@ class EfficientNetLite(nn.Module):
         self.blocks = nn.Sequential(*blocks)
         self.head = nn.Sequential(SameConv(channels, _HEAD, 1), _norm(_HEAD), nn.ReLU6())
 
-    def forward(self, pixel_values: Tensor) -> EncoderOutput:
-        """pixel_values: [B, 3, 224, 224], scaled by `ImageProcessor`."""
+    def forward(self, pixel_values: Tensor, output_hidden_states: bool = False) -> EncoderOutput:
+        """pixel_values: [B, 3, 224, 224], scaled by `ImageProcessor`.
+
+        Raises ConfigError where inner layers are asked for.
+        """
+        if output_hidden_states:
+            raise ConfigError(f"model.select_layer: {MODEL_TYPE} gives its last layer only: use -1")
         grid = self.head(self.blocks(self.stem(pixel_values)))
         return EncoderOutput(last_hidden_state=grid.flatten(2).transpose(1, 2))
 
