@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from types import TracebackType
 
 from jobs.events import Scored
@@ -77,7 +78,14 @@ class PlainView:
         return None
 
     def __call__(self, view: SweepView) -> None:
-        clock = time.strftime("%H:%M:%S")
+        done = finished(view)
+        if self._seen is None and done:
+            # A sweep that goes on: what an earlier command told is no news.
+            self._tell(f"going on: {_tally(view)}")
+            self._seen = replace(view, trials={trial.number: trial for trial in done})
         for line in news(self._seen, view):
-            self._write(f"{clock} {line}")
+            self._tell(line)
         self._seen = view
+
+    def _tell(self, line: str) -> None:
+        self._write(f"{time.strftime('%H:%M:%S')} {line}")
