@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Encoding = Literal["exponential", "stick-breaking"]
-DEFAULT_ENCODING: Encoding = "exponential"
+DEFAULT_ENCODING: Encoding = "stick-breaking"
 TOLERANCE = 1e-9
 
 
