@@ -63,8 +63,8 @@ class Study:
         """Open or begin; `folder` must exist if the recipe names no storage."""
         import optuna
 
-        # Optuna announces every study and trial on stderr, across the live view.
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        # Optuna announces studies and speed hints on stderr, across the live view.
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.sweep = sweep
         self.space = space_of(sweep)
         make_sampler(sweep.study, 0)
