@@ -133,7 +133,8 @@ class Desk:
             return
         self.journal.ended(number, how.state, how.reason, event=event, objective=how.objective)
         self.tell(number)
-        self.tracker.trial_ended(number, how.state, how.reason)
+        if self.trial(number).attempt > 0:
+            self.tracker.trial_ended(number, how.state, how.reason)
 
     def tell(self, number: int) -> None:
         """Tell Optuna how a trial ended; nothing changes if it knows already."""

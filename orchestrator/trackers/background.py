@@ -1,0 +1,109 @@
+"""A thread that does things in order, batches what can be batched, and outlasts an outage.
+
+Nothing that a caller hands over ever blocks or raises in the caller.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+
+BATCH = 500
+BATCH_S = 1.0
+BACKOFF_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
+
+logger = logging.getLogger(__name__)
+
+
+class UnreachableError(Exception):
+    """What an act raises when trying again later may help."""
+
+
+class Background(Generic[Item]):
+    """Acts are done one by one; items are collected and written together, in order with the acts.
+
+    write: stores a batch of items. An act or a write that raises UnreachableError is tried again
+    with back-off until it succeeds; any other exception is logged and the act left out.
+    """
+
+    def __init__(self, write: Callable[[Sequence[Item]], None], name: str) -> None:
+        self._write = write
+        self._queue: queue.Queue[Callable[[], None] | Item | None] = queue.Queue()
+        self._items: list[Item] = []
+        self._since = 0.0
+        self._closing = threading.Event()
+        self._give_up_at = float("inf")
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
+
+    def do(self, act: Callable[[], None]) -> None:
+        """Do this after everything that was handed over before."""
+        self._queue.put(act)
+
+    def add(self, item: Item) -> None:
+        """Write this item with others, within a second or so."""
+        self._queue.put(item)
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until all that was handed over is done; False if it took too long."""
+        done = threading.Event()
+        self.do(done.set)
+        return done.wait(timeout_s)
+
+    def close(self, timeout_s: float) -> None:
+        """Do what is left for at most so long, then end the thread; safe to call twice."""
+        if not self._thread.is_alive():
+            return
+        self._give_up_at = time.monotonic() + timeout_s
+        self._closing.set()
+        self._queue.put(None)
+        self._thread.join(timeout_s + 10.0)
+
+    def _work(self) -> None:
+        while True:
+            try:
+                given = self._queue.get(timeout=BATCH_S / 2)
+            except queue.Empty:
+                self._write_items()
+                continue
+            if given is None:
+                self._write_items()
+                return
+            if callable(given):
+                self._write_items()
+                self._persist(given)
+                continue
+            if not self._items:
+                self._since = time.monotonic()
+            self._items.append(given)
+            if len(self._items) >= BATCH or time.monotonic() - self._since >= BATCH_S:
+                self._write_items()
+
+    def _write_items(self) -> None:
+        items, self._items = self._items, []
+        if items:
+            self._persist(lambda: self._write(items))
+
+    def _persist(self, act: Callable[[], None]) -> None:
+        attempt = 0
+        while True:
+            try:
+                return act()
+            except UnreachableError as error:
+                if time.monotonic() >= self._give_up_at:
+                    return None
+                if attempt == 0:
+                    logger.warning("tracking: %s; training goes on, trying again", error)
+                pause = BACKOFF_S[min(attempt, len(BACKOFF_S) - 1)]
+                attempt += 1
+            except Exception as error:  # noqa: BLE001 - tracking must never end a sweep
+                logger.warning("tracking: left out what the store refuses: %s", error)
+                return None
+            # While closing, a pause would only eat the time that is left.
+            self._closing.wait(pause) if not self._closing.is_set() else time.sleep(0.2)

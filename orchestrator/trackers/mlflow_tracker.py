@@ -1,0 +1,252 @@
+"""MLflow as the sweep's memory: one parent run a sweep, one child run a trial.
+
+The only file that imports mlflow. All writing is done by one thread in the background: a slow or
+dead server delays no step and no decision, and gets everything once it is back.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from jobs.events import Event, Scored
+from jobs.spec import JobSpec
+from mir.errors import ClusterError, ConfigError
+from orchestrator.code_version import code_version
+from orchestrator.trackers.background import Background, UnreachableError
+from orchestrator.trackers.entries import (
+    STATUS,
+    Point,
+    end_tags,
+    event_tags,
+    parameters,
+    points,
+    trial_tags,
+)
+from sweeps.spec import SweepSpec
+
+DATABASE = "mlflow.db"
+ARTIFACTS = "mlflow-artifacts"
+CLOSE_S = 5.0
+BATCH_LIMIT = 1000
+_STUDY, _PARENT = "mirsweep.study", "mlflow.parentRunId"
+_TEMPORARY = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
+
+
+logger = logging.getLogger(__name__)
+
+
+def tracking_uri(spec: SweepSpec, folder: Path) -> str:
+    """Where the sweep's runs are: the given URI, or SQLite in the study's folder.
+
+    Absolute: a relative path would be another database for every working directory.
+    """
+    return spec.tracking.uri or f"sqlite:///{folder.resolve() / DATABASE}"
+
+
+class MlflowTracker:
+    """A Tracker on any MLflow store."""
+
+    def __init__(self) -> None:
+        self._background: Background[Point] | None = None
+        self._children: dict[int, str] = {}
+        self._ended: frozenset[int] = frozenset()
+
+    def open_sweep(self, spec: SweepSpec, folder: Path) -> None:
+        """Begin or continue the parent run. Raises ClusterError if the store is out of reach."""
+        uri = tracking_uri(spec, folder)
+        try:
+            _temporary(lambda: self._reach(uri, spec, folder))
+        except Exception as error:
+            unreachable = ClusterError(
+                f"tracking.uri: {uri}: the tracking store cannot be used: {_first_line(error)}. "
+                "Start it, or leave tracking.uri out for a store in the study's folder"
+            )
+            # The user named it, as any other value of the recipe.
+            unreachable.exit_code = ConfigError.exit_code
+            raise unreachable from error
+        self._background = Background(self._write, "mlflow")
+
+    def _reach(self, uri: str, spec: SweepSpec, folder: Path) -> None:
+        self._client = _connect(uri)
+        self._experiment = self._find_experiment(spec, folder)
+        self._parent = self._find_parent(spec, folder)
+        self._find_children()
+
+    def _find_experiment(self, spec: SweepSpec, folder: Path) -> str:
+        name = spec.tracking.experiment or spec.name
+        found = self._client.get_experiment_by_name(name)
+        if found is not None:
+            return str(found.experiment_id)
+        # Without a server, MLflow would put artefacts under the working directory.
+        location = None if spec.tracking.uri else (folder.resolve() / ARTIFACTS).as_uri()
+        return str(self._client.create_experiment(name, artifact_location=location))
+
+    def _find_parent(self, spec: SweepSpec, folder: Path) -> str:
+        study = f"{spec.name} in {folder.resolve()}"
+        text = study.replace("'", "")
+        found = self._client.search_runs([self._experiment], f"tags.`{_STUDY}` = '{text}'")
+        tags = {"mirsweep.code_version": code_version(), "mirsweep.seed": str(spec.study.seed)}
+        if found:
+            run = str(found[0].info.run_id)
+            self._client.update_run(run, status="RUNNING")
+            for name, value in tags.items():
+                self._client.set_tag(run, name, value)
+        else:
+            tags[_STUDY] = text
+            made = self._client.create_run(self._experiment, run_name=spec.name, tags=tags)
+            run = str(made.info.run_id)
+        resolved = yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False)
+        self._client.log_text(run, resolved, "sweep.yaml")
+        return run
+
+    def _find_children(self) -> None:
+        ended, token = set(), None
+        while True:
+            page = self._client.search_runs(
+                [self._experiment], f"tags.`{_PARENT}` = '{self._parent}'", page_token=token
+            )
+            for run in page:
+                number = int(run.data.tags["mirsweep.trial"])
+                self._children[number] = str(run.info.run_id)
+                if run.info.status in STATUS.values():
+                    ended.add(number)
+            token = page.token
+            if not token:
+                break
+        self._ended = frozenset(ended)
+
+    def ended_trials(self) -> frozenset[int]:
+        """Trials whose run the store had as ended when the sweep was opened."""
+        return self._ended
+
+    def trial_started(
+        self, trial: int, spec: JobSpec, params: dict[str, float | int | str]
+    ) -> None:
+        """Begin the trial's run, or continue the one it has."""
+        self._do(lambda: self._begin(trial, spec, params))
+
+    def _begin(self, trial: int, spec: JobSpec, params: dict[str, float | int | str]) -> None:
+        from mlflow.entities import Param, RunTag
+
+        if trial not in self._children:
+            tags = {_PARENT: self._parent, **trial_tags(trial, spec)}
+            tags["mirsweep.code_version"] = code_version()
+            name = f"trial-{trial:04d}"
+            made = self._client.create_run(self._experiment, run_name=name, tags=tags)
+            self._children[trial] = str(made.info.run_id)
+        run = self._children[trial]
+        self._client.update_run(run, status="RUNNING")
+        given = [Param(name, value) for name, value in parameters(spec, params).items()]
+        again = [RunTag(name, value) for name, value in trial_tags(trial, spec).items()]
+        self._client.log_batch(run, params=given, tags=again)
+        resolved = yaml.safe_dump(spec.to_json(), sort_keys=False)
+        self._client.log_text(run, resolved, "job.yaml")
+
+    def record(self, trial: int, event: Event, at: float) -> None:
+        """Keep an event: metrics in batches, tags, and for a score its layers as an artefact."""
+        background = self._opened()
+        for point in points(trial, event, at):
+            background.add(point)
+        tags = event_tags(event)
+        if tags:
+            self._do(lambda: self._tag(trial, tags))
+        if isinstance(event, Scored):
+            path = f"mir/{event.samples:010d}.json"
+            text = json.dumps(event.model_dump(mode="json"), indent=1)
+            self._do(lambda: self._client.log_text(self._children[trial], text, path))
+
+    def trial_ended(self, trial: int, state: str, reason: str) -> None:
+        """Close the trial's run: complete is FINISHED, pruned KILLED, failed FAILED."""
+
+        def end() -> None:
+            self._tag(trial, end_tags(state, reason))
+            self._client.set_terminated(self._children[trial], STATUS[state])
+
+        self._do(end)
+
+    def _tag(self, trial: int, tags: dict[str, str]) -> None:
+        from mlflow.entities import RunTag
+
+        given = [RunTag(name, value) for name, value in tags.items()]
+        self._client.log_batch(self._children[trial], tags=given)
+
+    def _write(self, batch: Sequence[Point]) -> None:
+        """Store points; those of a run that the store refuses do not hold up the others."""
+        by_trial: dict[int, list[Point]] = {}
+        for point in batch:
+            by_trial.setdefault(point.trial, []).append(point)
+        for trial, mine in by_trial.items():
+            try:
+                _temporary(partial(self._log_points, trial, mine))
+            except UnreachableError:
+                raise
+            except Exception as error:  # noqa: BLE001 - tracking must never end a sweep
+                logger.warning("tracking: trial %d: the store refuses: %s", trial, error)
+
+    def _log_points(self, trial: int, mine: Sequence[Point]) -> None:
+        from mlflow.entities import Metric
+
+        metrics = [Metric(p.name, p.value, round(p.at * 1000), p.step) for p in mine]
+        for start in range(0, len(metrics), BATCH_LIMIT):
+            part = metrics[start : start + BATCH_LIMIT]
+            self._client.log_batch(self._children[trial], metrics=part)
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until all is stored; False if the store does not take it in time."""
+        return self._background is None or self._background.flush(timeout_s)
+
+    def close(self) -> None:
+        """Store what is left within a few seconds and close the parent run."""
+        if self._background is None:
+            return
+        self._do(lambda: self._client.set_terminated(self._parent, "FINISHED"))
+        self._background.close(CLOSE_S)
+        self._background = None
+
+    def _opened(self) -> Background[Point]:
+        assert self._background is not None, "open_sweep comes first"
+        return self._background
+
+    def _do(self, act: Callable[[], None]) -> None:
+        self._opened().do(lambda: _temporary(act))
+
+
+def _connect(uri: str) -> Any:
+    """A client that fails soon: by default MLflow tries a dead server for four minutes."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    import mlflow
+
+    # Its notes on the making of a database would run across the live view.
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    return mlflow.MlflowClient(tracking_uri=uri)
+
+
+def _temporary(act: Callable[[], None]) -> None:
+    """Do it; raises UnreachableError where trying again later may help."""
+    import requests
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import DBAPIError
+
+    try:
+        act()
+    except MlflowException as error:
+        if error.error_code in _TEMPORARY:
+            raise UnreachableError(_first_line(error)) from error
+        raise
+    except (requests.RequestException, DBAPIError, OSError) as error:
+        raise UnreachableError(_first_line(error)) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).strip().splitlines()[0]
