@@ -8,21 +8,41 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
-from mir.families import Anatomy, without_head
-from mir.memory import MemoryPlan
+from mir.memory import Free, Memory, MemoryPlan, Need, plan_memory
 from mir.probe import LayerProbe
-from mir.ranks import Layer, all_or_none, score_across_ranks
+from mir.ranks import Layer, agree, all_or_none, score_across_ranks
 from mir.report import MirReport, Protocol, Variant
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Subject:
+    """A model as scoring sees it.
+
+    module: what is put into evaluation mode; its parameters tell device and dtype.
+    forward: runs one batch's inputs through the decoder, without the language head.
+    final_norm: module whose output, or first output, is the state after the final norm.
+    """
+
+    module: nn.Module
+    forward: Callable[[Mapping[str, Any]], object]
+    decoder_layers: Sequence[nn.Module]
+    final_norm: nn.Module | None
+    hidden_size: int
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model runs."""
+        return next(self.module.parameters()).device
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Batch:
     """One forward pass.
 
-    inputs: keyword arguments of the model's forward, on its device.
-    vision, text: which positions [B, T] count as which (see `token_positions`).
+    inputs: what the subject's forward takes.
+    vision, text: which positions [B, T] count as which.
     pairs: global pair number of each of the B sequences.
     """
 
@@ -31,9 +51,40 @@ class Batch:
     text: Tensor
     pairs: Sequence[int]
 
+    @property
+    def tokens(self) -> int:
+        """Vision and text tokens together."""
+        return int(self.vision.sum() + self.text.sum())
+
+
+def plan_together(
+    subject: Subject,
+    tokens: int,
+    free: Free,
+    memory: Memory = "auto",
+    group: dist.ProcessGroup | None = None,
+) -> MemoryPlan:
+    """The memory plan that all ranks follow, made for the rank with most tokens and least room.
+
+    tokens: vision and text tokens of this rank. Raises what `plan_memory` raises, on all ranks.
+    """
+    everyone = agree((tokens, free), None, group)
+    hosts = [free.host for _, free in everyone if free.host is not None]
+    need = Need(
+        layers=len(subject.decoder_layers),
+        tokens=max(tokens for tokens, _ in everyone),
+        all_tokens=sum(tokens for tokens, _ in everyone),
+        size=subject.hidden_size,
+        itemsize=next(subject.decoder_layers[0].parameters()).element_size(),
+    )
+    least = Free(
+        device=min(free.device for _, free in everyone), host=min(hosts) if hosts else None
+    )
+    return plan_memory(need, least, memory)
+
 
 def score_model(
-    parts: Anatomy,
+    subject: Subject,
     batches: Iterable[Batch],
     *,
     plan: MemoryPlan,
@@ -46,54 +97,54 @@ def score_model(
 
     batches: iterated once for each of the plan's groups; the same number on every rank.
     on_batch: called after each forward pass.
-    The model is put into eval mode for the time and back. Raises what `score_across_ranks` does.
+    The module's modes are afterwards as before. Raises what `score_across_ranks` raises.
     """
-    was_training = parts.body.training
-    parts.body.eval()
+    modes = {module: module.training for module in subject.module.modules()}
+    subject.module.eval()
     try:
         with all_or_none(group):
-            first = _run(parts, batches, plan, plan.groups[0], on_batch)
+            first = _run(subject, batches, plan, plan.groups[0], on_batch)
         return score_across_ranks(
-            _layers(first, parts, batches, plan, on_batch),
+            _layers(first, subject, batches, plan, on_batch),
             first.pairs(),
             variant=variant,
             protocol=protocol,
             group=group,
         )
     finally:
-        parts.body.train(was_training)
+        for module, mode in modes.items():
+            module.training = mode
 
 
 def _layers(
     probe: LayerProbe,
-    parts: Anatomy,
+    subject: Subject,
     batches: Iterable[Batch],
     plan: MemoryPlan,
     on_batch: Callable[[], None],
 ) -> Iterator[Layer]:
-    """Every layer in order; later groups are run when the one before is used up."""
-    device = next(parts.body.parameters()).device
+    """Every layer in order; a later group is run when the one before is used up."""
     for number, group in enumerate(plan.groups):
         if number > 0:
             probe.clear()
-            probe = _run(parts, batches, plan, group, on_batch)
+            probe = _run(subject, batches, plan, group, on_batch)
         for vision_ND, text_ND in probe.layers():
-            yield vision_ND.to(device), text_ND.to(device)
+            yield vision_ND.to(subject.device), text_ND.to(subject.device)
 
 
 @torch.no_grad()
 def _run(
-    parts: Anatomy,
+    subject: Subject,
     batches: Iterable[Batch],
     plan: MemoryPlan,
     layers: range,
     on_batch: Callable[[], None],
 ) -> LayerProbe:
     store = "cpu" if plan.store == "host" else None
-    probe = LayerProbe(parts.decoder_layers, parts.final_norm, store=store, only=layers)
-    with probe, without_head(parts):
+    probe = LayerProbe(subject.decoder_layers, subject.final_norm, store=store, only=layers)
+    with probe:
         for batch in batches:
             probe.positions(batch.vision, batch.text, batch.pairs)
-            parts.body(**batch.inputs, use_cache=False)
+            subject.forward(batch.inputs)
             on_batch()
     return probe

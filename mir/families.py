@@ -6,43 +6,25 @@ them. transformers itself is not imported: everything is read from the model and
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
+from mir.capture import Subject
 from mir.errors import EmptyModalityError, MirError
 
 _LAYERS = ("layers", "h", "blocks")
-_NORMS = ("norm", "final_layernorm", "final_layer_norm", "ln_f", "norm_f")
 _INNER = ("model", "decoder", "transformer")
 _IMAGE_TOKEN = ("image_token_id", "image_token_index")
 
 
-@dataclass(frozen=True)
-class Anatomy:
-    """The parts of a model that scoring touches.
-
-    body: what to call for a forward pass; see `without_head`.
-    head: the language head where `body` would run it, else None.
-    final_norm: None where the decoder has none.
-    """
-
-    body: nn.Module
-    head: nn.Module | None
-    decoder_layers: Sequence[nn.Module]
-    final_norm: nn.Module | None
-    image_token_id: int
-    hidden_size: int
-
-
-def anatomy(model: nn.Module) -> Anatomy:
-    """Find decoder layers, final norm and image token of a transformers image-text model.
+def find_subject(model: nn.Module) -> Subject:
+    """What to run and what to hook in a transformers image-text model.
 
     Raises MirError with the reason if the pictures do not stand in the decoder's sequence
-    (encoder-decoder, cross-attention, no image token) or no decoder layers can be found.
+    (encoder-decoder, cross-attention) or no decoder layers can be found.
     """
     config: Any = model.config
     name = type(model).__name__
@@ -50,21 +32,34 @@ def anatomy(model: nn.Module) -> Anatomy:
         raise _refused(
             name, "it is an encoder-decoder, so pictures and text never share a sequence"
         )
-    decoder = _decoder(model, name)
-    layers = next(getattr(decoder, a) for a in _LAYERS if _is_stack(decoder, a))
+    decoder, layers = _decoder(model, name)
     crossing = next((path for path, _ in decoder.named_modules() if "cross" in path.lower()), None)
     if crossing is not None:
         raise _refused(name, f"it looks at pictures through cross-attention ({crossing})")
-    norms = (getattr(decoder, a, None) for a in _NORMS)
     body, head = _body(model, decoder)
-    return Anatomy(
-        body=body,
-        head=head,
+
+    def forward(inputs: Mapping[str, Any]) -> None:
+        with _no_logits(head):
+            body(**inputs, use_cache=False)
+
+    return Subject(
+        module=model,
+        forward=forward,
         decoder_layers=list(layers),
-        final_norm=next((norm for norm in norms if isinstance(norm, nn.Module)), None),
-        image_token_id=_image_token(name, config),
+        # Its first output is `last_hidden_state`, whatever the final norm is called, if any.
+        final_norm=decoder,
         hidden_size=int(config.get_text_config().hidden_size),
     )
+
+
+def image_token_id(model: nn.Module) -> int:
+    """The token that stands for the picture in `input_ids`; MirError where there is none."""
+    for attribute in _IMAGE_TOKEN:
+        token = getattr(model.config, attribute, None)
+        if isinstance(token, int):
+            return token
+    reason = f"its config names no image token ({' or '.join(_IMAGE_TOKEN)})"
+    raise _refused(type(model).__name__, reason)
 
 
 def token_positions(
@@ -97,16 +92,12 @@ def token_positions(
 
 
 @contextmanager
-def without_head(parts: Anatomy) -> Iterator[None]:
-    """Within the block a forward pass computes no logits.
-
-    Where transformers keeps the headless model as a module of its own, `body` is that one.
-    Elsewhere the head is called, but with a sequence of length zero.
-    """
-    if parts.head is None:
+def _no_logits(head: nn.Module | None) -> Iterator[None]:
+    """Within the block the head sees a sequence of length zero."""
+    if head is None:
         yield
         return
-    handle = parts.head.register_forward_pre_hook(lambda _, args: (args[0][:, :0], *args[1:]))
+    handle = head.register_forward_pre_hook(lambda _, args: (args[0][:, :0], *args[1:]))
     try:
         yield
     finally:
@@ -120,38 +111,31 @@ def _refused(name: str, reason: str) -> MirError:
     )
 
 
-def _is_stack(module: nn.Module, attribute: str) -> bool:
-    return isinstance(getattr(module, attribute, None), nn.ModuleList)
-
-
-def _decoder(model: nn.Module, name: str) -> nn.Module:
-    """The module that holds the decoder layers, below causal-LM and multimodal wrappers."""
+def _decoder(model: nn.Module, name: str) -> tuple[nn.Module, nn.ModuleList]:
+    """The module that runs the decoder layers, below causal-LM and multimodal wrappers."""
     find = getattr(model, "get_decoder", None)
     decoder: nn.Module = find() if find else model
-    while not any(_is_stack(decoder, attribute) for attribute in _LAYERS):
-        inner = [
-            getattr(decoder, a) for a in _INNER if isinstance(getattr(decoder, a, None), nn.Module)
-        ]
-        if not inner:
+    while True:
+        for attribute in _LAYERS:
+            layers = getattr(decoder, attribute, None)
+            if isinstance(layers, nn.ModuleList):
+                return decoder, layers
+        inner = [getattr(decoder, attribute, None) for attribute in _INNER]
+        modules = [module for module in inner if isinstance(module, nn.Module)]
+        if not modules:
             raise _refused(name, f"no decoder layers found in {type(decoder).__name__}")
-        decoder = inner[0]
-    return decoder
+        decoder = modules[0]
 
 
 def _body(model: nn.Module, decoder: nn.Module) -> tuple[nn.Module, nn.Module | None]:
-    """What to call, and the head that this call would run."""
+    """What to call for a forward pass, and the language head that this call would run.
+
+    Where transformers keeps the headless model as a module of its own, that one is called.
+    """
     get_head = getattr(model, "get_output_embeddings", None)
     head = get_head() if get_head else None
     inner = getattr(model, "base_model", model)
     inside = set(inner.modules())
-    if inner is not model and decoder in inside and inner is not decoder and head not in inside:
+    if inner is not model and inner is not decoder and decoder in inside and head not in inside:
         return inner, None
     return model, head
-
-
-def _image_token(name: str, config: Any) -> int:
-    for attribute in _IMAGE_TOKEN:
-        token = getattr(config, attribute, None)
-        if isinstance(token, int):
-            return token
-    raise _refused(name, f"its config names no image token ({' or '.join(_IMAGE_TOKEN)})")

@@ -35,8 +35,8 @@ class LayerProbe:
 
     decoder_layers: the language model's layers, in order. Modules such as MoCa that change a
         layer's output by a hook must be attached before the probe is entered.
-    final_norm: applied after the last layer, None where the model has none; the last entry is its
-        output.
+    final_norm: module whose output (or first output, so the whole decoder will do) is the state
+        after the final norm, the last entry; None where the model has no such norm.
     store: device on which captured tokens are kept, None for the one they were computed on.
     only: 1-based layers to capture, None for all (layer groups in several passes).
 
@@ -96,7 +96,7 @@ class LayerProbe:
         if vision_BT.shape != text_BT.shape or vision_BT.shape[:1] != pairs_B.shape:
             raise MirError(
                 f"masks {tuple(vision_BT.shape)} and {tuple(text_BT.shape)} and "
-                f"{tuple(pairs_B.shape)} pair indices do not describe one batch"
+                f"{pairs_B.numel()} pair indices do not describe one batch"
             )
         pairs_BT = pairs_B[:, None].expand(vision_BT.shape)
         self._vision_pairs.append(pairs_BT[vision_BT.cpu()])
@@ -147,7 +147,7 @@ class LayerProbe:
             selection = self._selection
             if selection is None:
                 return
-            hidden_BTD = output[0] if isinstance(output, tuple) else output
+            hidden_BTD = output if isinstance(output, Tensor) else output[0]
             if tuple(hidden_BTD.shape[:2]) != selection.shape:
                 raise MirError(
                     f"layer {layer} has shape {tuple(hidden_BTD.shape)}, but the positions are "
