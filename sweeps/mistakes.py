@@ -14,6 +14,7 @@ from mir.errors import ConfigError
 from sweeps.document import Document, FieldPath
 from sweeps.fields import known_fields
 
+_SHOULD = ": it should be "
 _WORDS = (
     ("Input should be", "it should be"),
     ("String should", "it should"),
@@ -31,8 +32,9 @@ class Mistake:
 
 
 def refusal(document: Document, mistakes: Sequence[Mistake]) -> ConfigError:
-    """One line: the first mistake in the file, and how many more there are."""
-    first = min(mistakes, key=lambda mistake: document.line(mistake.path) or 0)
+    """One line: the first mistake that stands in the file, and how many more there are."""
+    # A missing field has no line of its own, and often is one that stands there misspelt.
+    first = min(mistakes, key=lambda m: (m.path not in document.lines, document.line(m.path) or 0))
     more = len(mistakes) - 1
     tail = f" (and {more} more mistake{'s' if more > 1 else ''})" if more else ""
     return ConfigError(f"{document.place(first.path)}: {first.text}{tail}")
@@ -64,7 +66,15 @@ def from_pydantic(
         texts = found.setdefault(prefix + path, [])
         if text not in texts:
             texts.append(text)
-    return [Mistake(path, " Or: ".join(texts)) for path, texts in found.items()]
+    return [Mistake(path, _either(texts)) for path, texts in found.items()]
+
+
+def _either(texts: Sequence[str]) -> str:
+    """What the arms of a union found wrong, in one sentence where they begin alike."""
+    start, mark, _ = texts[0].partition(_SHOULD)
+    if mark and all(text.startswith(start + mark) for text in texts):
+        return start + mark + " or ".join(t.removeprefix(start + mark)[:-1] for t in texts) + "."
+    return " Or: ".join(texts)
 
 
 def _clean(loc: FieldPath, data: Any, kind: str) -> FieldPath:
@@ -100,6 +110,7 @@ def _text(item: dict[str, Any], path: FieldPath, model: type[BaseModel]) -> str:
         return f"{show(item['input'])} is refused.{hint} Known: {', '.join(known)}."
     for theirs, ours in _WORDS:
         message = message.replace(theirs, ours)
+    message = re.sub(r" or instance of \w+", "", message)
     return _sentence(f"{show(item['input'])} is refused: {message}")
 
 

@@ -61,7 +61,8 @@ class SpaceParser:
                 self._refuse(here, "is equal for a whole study, so scores can be compared. "
                                    f"Set it in base.{dotted(here)}.")  # fmt: skip
             elif not isinstance(value, Mapping):
-                self._refuse(here, f"{show(value)} does not vary: {_HOW}, or set it in "
+                how = "write {mixture: all}" if here == MIXTURE else _HOW
+                self._refuse(here, f"{show(value)} does not vary: {how}, or set it in "
                                    f"base.{dotted(here)}.")  # fmt: skip
             elif here == MIXTURE or _is_leaf(value):
                 found.append((here, value))

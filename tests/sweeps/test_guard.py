@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sweeps_scores import curve, scored
 
@@ -62,6 +62,7 @@ def test_a_loss_that_is_not_finite_is_infeasible(value):
     assert found.violations["loss-below-start"] == math.inf
 
 
+@settings(deadline=None)
 @given(curve(), st.floats(0, 3))
 def test_feasible_means_that_no_violation_is_above_zero(scores, factor):
     guard = GuardSpec(constraints={"loss-below-start": None, "gap-not-negative": factor})

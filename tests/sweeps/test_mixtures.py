@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kstest
 
@@ -23,6 +23,7 @@ def simplexes(draw):
     )
 
 
+@settings(deadline=None)
 @given(simplexes(), st.data())
 def test_decoded_weights_are_a_mixture_that_keeps_its_floors(simplex, data):
     size = len(simplex.parameters)
@@ -33,6 +34,7 @@ def test_decoded_weights_are_a_mixture_that_keeps_its_floors(simplex, data):
     assert {name: weights[name] for name in simplex.fixed} == dict(simplex.fixed)
 
 
+@settings(deadline=None)
 @given(simplexes(), st.data())
 def test_encoding_is_undone_by_decoding(simplex, data):
     size = len(simplex.parameters)
@@ -42,6 +44,7 @@ def test_encoding_is_undone_by_decoding(simplex, data):
     assert again == pytest.approx(weights, abs=1e-6)
 
 
+@settings(deadline=None)
 @given(simplexes())
 def test_the_uniform_mixture_can_be_encoded(simplex):
     weights = simplex.decode(simplex.encode(simplex.uniform()))
@@ -77,6 +80,7 @@ def test_floors_and_fixed_weights_leave_a_uniform_smaller_simplex(encoding):
     assert kstest((first - 0.1) / 0.5, "beta", args=(1, 2)).pvalue > 1e-3
 
 
+@settings(deadline=None)
 @given(simplexes(), st.data())
 def test_caps_hold_and_the_rest_goes_to_the_others(simplex, data):
     size = len(simplex.parameters)

@@ -61,7 +61,7 @@ class Drawn:
         return self.data.draw(st.sampled_from(choices), label=name)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_every_point_is_a_job_whose_shown_parameters_lead_back_to_it(data):
     demo = sweep()
@@ -137,7 +137,7 @@ def test_fixed_weights_stay():
     assert job.data.mixture["short"] == pytest.approx(0.2)
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_caps_follow_the_samples_that_were_drawn(data):
     space = space_of(
