@@ -44,6 +44,7 @@ def _random(_spec: StudySpec, seed: int) -> BaseSampler:
 
 
 def _qmc(spec: StudySpec, seed: int) -> BaseSampler:
+    """Sobol points. A kill in the middle of one draw leaves one point of the sequence out."""
     from optuna.exceptions import ExperimentalWarning
     from optuna.samplers import QMCSampler, RandomSampler
 
