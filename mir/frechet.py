@@ -5,7 +5,7 @@ S = F F^T, because then tr((S_p S_q)^(1/2)) is the nuclear norm of F_p^T F_q: no
 square root, no complex numbers, and with fewer tokens than dimensions F is the tokens
 themselves, so everything runs on the smaller side.
 
-Shape suffixes: D hidden size, R and Q ranks of the two factors.
+Shape suffixes: D hidden size, R and Q ranks of the two factors, K probes.
 """
 
 from __future__ import annotations
@@ -15,66 +15,195 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mir.blocks import gram, lower_cross
+
 EPS = torch.finfo(torch.float64).eps
+TOLERANCE = 1e-8
+PROBES = 16
 
 
 @dataclass(frozen=True, eq=False)
 class Gaussian:
-    """Mean [D] and covariance factor [D, R] (covariance = factor @ factor.T), both float64."""
+    """Mean and covariance of one modality, float64.
+
+    factor_DR: F [D, R] with covariance F F^T, in `order_D`.
+    variances_D: diagonal of the covariance, in `order_D`.
+    lower: whether F is square and lower triangular, which halves the work.
+    noise: rounding error of a covariance entry relative to the two standard deviations. Where
+        it is not 0 and `lower` is False, the covariance was too noisy and the factor is empty.
+    order_D: the order of dimensions in the factor, None for their own. Two Gaussians that are
+        compared share it; the mean keeps the own order.
+    """
 
     mean_D: Tensor
     factor_DR: Tensor
+    variances_D: Tensor
+    lower: bool
+    noise: float = 0.0
+    order_D: Tensor | None = None
 
     @property
     def trace(self) -> Tensor:
         """Sum of the variances, []."""
-        return self.factor_DR.square().sum()
+        return self.variances_D.sum()
 
 
-def psd_factor(cov_DD: Tensor) -> Tensor:
-    """A factor F [D, R] of a positive semi-definite float64 matrix: F F^T = cov.
+@dataclass(frozen=True, eq=False)
+class Distance:
+    """A squared Frechet distance and the singular value decomposition behind its last term.
 
-    Cholesky where it succeeds (R = D); else eigenvectors, with the eigenvalues that rounding
-    made negative left out.
+    value: never below 0; less than the rounding of the traces counts as 0.
+    left_RK, values_K, right_QK: F_p^T F_q = left diag(values) right^T without its null space;
+        the vectors only where they were asked for.
     """
+
+    value: float
+    values_K: Tensor
+    left_RK: Tensor | None = None
+    right_QK: Tensor | None = None
+
+
+def cholesky_factor(cov_DD: Tensor) -> Tensor | None:
+    """The lower triangular factor of a float64 covariance (lower half read), or None where a
+    dimension is, but for rounding, constant or a combination of those before it."""
     factor_DD, failed = torch.linalg.cholesky_ex(cov_DD)
-    if not int(failed):
-        return factor_DD
-    values_D, vectors_DD = torch.linalg.eigh(cov_DD)
-    keep = values_D > values_D[-1] * EPS * len(cov_DD)
-    return vectors_DD[:, keep] * values_D[keep].sqrt()
+    if int(failed):
+        return None
+    pivots_D = factor_DD.diagonal().square() / cov_DD.diagonal()
+    return factor_DD if float(pivots_D.min()) > 8 * EPS * len(cov_DD) else None
 
 
-def nuclear_norm(cross_RQ: Tensor) -> Tensor:
-    """Sum of the singular values of a float64 matrix, [], to about 1e-10 of the largest.
+def psd_factor(cov_DD: Tensor) -> tuple[Tensor, bool]:
+    """A factor F [D, R] of a positive semi-definite float64 matrix, and whether it is lower
+    triangular. Reads the lower half of `cov_DD` only.
 
-    The eigenvalues of the smaller Gram matrix cost half as much as singular values but square
-    the condition; their rounding error is estimated and, where it counts, the singular values
-    are computed after all.
+    Cholesky where it is safe; else eigenvectors of what is left without constant dimensions,
+    less the eigenvalues that are only rounding.
     """
+    factor_DD = cholesky_factor(cov_DD)
+    if factor_DD is not None:
+        return factor_DD, True
+    alive_D = cov_DD.diagonal() > 0
+    if not bool(alive_D.any()):
+        return cov_DD[:, :0], False
+    values, vectors = torch.linalg.eigh(cov_DD[alive_D][:, alive_D])
+    keep = values > values[-1] * EPS * len(values)
+    factor_DR = cov_DD.new_zeros(len(cov_DD), int(keep.sum()))
+    factor_DR[alive_D] = vectors[:, keep] * values[keep].sqrt()
+    return factor_DR, False
+
+
+def factor(cov_DD: Tensor, *, exact: bool) -> tuple[Tensor, bool]:
+    """`psd_factor`; but of a covariance with rounding noise only Cholesky's, else an empty one."""
+    if exact:
+        return psd_factor(cov_DD)
+    factor_DD = cholesky_factor(cov_DD)
+    return (cov_DD[:, :0], False) if factor_DD is None else (factor_DD, True)
+
+
+def measure(p: Gaussian, q: Gaussian, *, vectors: bool = False) -> Distance:
+    """Squared Frechet distance between two Gaussians, with singular vectors on request.
+
+    The eigenvalues of the smaller Gram matrix cost a fifth of the singular values but square
+    the condition. Where their rounding could reach 1e-8 of the distance (nearly equal or nearly
+    singular covariances) the singular values are computed after all.
+    """
+    known = float((p.mean_D - q.mean_D).square().sum() + p.trace + q.trace)
+    cross_RQ = (
+        lower_cross(p.factor_DR, q.factor_DR)
+        if p.lower and q.lower
+        else p.factor_DR.T @ q.factor_DR
+    )
+    rounding = EPS * len(p.mean_D) * known
     if 0 in cross_RQ.shape:
-        return cross_RQ.new_zeros(())
-    wide = cross_RQ.shape[0] < cross_RQ.shape[1]
-    gram = cross_RQ @ cross_RQ.T if wide else cross_RQ.T @ cross_RQ
-    values = torch.linalg.eigvalsh(gram)
-    noise = EPS * values[-1] * 4
-    roots = values.clamp(min=0).sqrt()
-    error = (noise / roots.clamp(min=noise.sqrt())).sum()
-    if float(error) > 1e-10 * float(roots.sum()):
-        return torch.linalg.svdvals(cross_RQ).sum()
-    return roots.sum()
+        return Distance(known, cross_RQ.new_zeros(0), cross_RQ[:, :0], cross_RQ.T[:, :0])
+    result, squares_K = _by_gram(cross_RQ, known, vectors)
+    if 2 * _root_error(squares_K, _log_determinant(p, q)) > TOLERANCE * result.value:
+        result = _by_singular_values(cross_RQ, known, vectors)
+    return result if result.value > rounding else Distance(0.0, *_parts(result))
 
 
-def gaussian_distance(p: Gaussian, q: Gaussian) -> Tensor:
-    """Squared Frechet distance, [], never below 0.
+def _parts(d: Distance) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    return d.values_K, d.left_RK, d.right_QK
 
-    What is less than rounding of the traces is 0, so that equal Gaussians are at distance 0.
+
+def _log_determinant(p: Gaussian, q: Gaussian) -> float | None:
+    if not (p.lower and q.lower):
+        return None
+    return 2 * float(sum(g.factor_DR.diagonal().log().sum() for g in (p, q)))
+
+
+def _root_error(squares_K: Tensor, log_determinant: float | None) -> float:
+    """Estimated rounding error of the sum of the roots of computed eigenvalues.
+
+    A solver may err by EPS times the largest eigenvalue in each, which would ruin the roots of
+    the small ones; in fact it is far better on the graded matrices that Cholesky factors give.
+    The logarithm of the determinant, known from the factors, tells how good it was; errors of
+    equal size and random sign are inferred from its deviation, with a factor 5 to be safe.
     """
-    cross_RQ = p.factor_DR.T @ q.factor_DR
-    traces = p.trace + q.trace
-    distance = (p.mean_D - q.mean_D).square().sum() + traces - 2 * nuclear_norm(cross_RQ)
-    rounding = EPS * len(p.mean_D) * traces
-    return torch.where(distance < rounding, torch.zeros_like(distance), distance)
+    noise = 4 * EPS * squares_K[-1]
+    if log_determinant is None or float(squares_K[0]) <= 0:
+        return float((noise / squares_K.clamp(min=noise).sqrt()).sum())
+    deviation = (squares_K.log().sum() - log_determinant).abs()
+    error = deviation / squares_K.reciprocal().norm()
+    return float(5 * error * squares_K.rsqrt().norm() / 2)
+
+
+def _by_gram(cross_RQ: Tensor, known: float, vectors: bool) -> tuple[Distance, Tensor]:
+    wide = cross_RQ.shape[0] < cross_RQ.shape[1]
+    tall = cross_RQ.T if wide else cross_RQ
+    square = gram(tall)
+    if vectors:
+        squares_K, near = torch.linalg.eigh(square)
+    else:
+        squares_K, near = torch.linalg.eigvalsh(square), None
+    noise = 4 * EPS * squares_K[-1]
+    values_K = squares_K.clamp(min=0).sqrt()
+    value = known - 2 * float(values_K.sum())
+    if near is None:
+        return Distance(value, values_K), squares_K
+    keep = squares_K > noise * len(square)
+    values_K, near = values_K[keep], near[:, keep]
+    far = tall @ (near / values_K)
+    left, right = (near, far) if wide else (far, near)
+    return Distance(value, values_K, left, right), squares_K
+
+
+def _by_singular_values(cross_RQ: Tensor, known: float, vectors: bool) -> Distance:
+    if not vectors:
+        values_K = torch.linalg.svdvals(cross_RQ)
+        return Distance(known - 2 * float(values_K.sum()), values_K)
+    left, values_K, right_T = torch.linalg.svd(cross_RQ, full_matrices=False)
+    keep = values_K > EPS * len(values_K) * values_K[0]
+    value = known - 2 * float(values_K.sum())
+    return Distance(value, values_K[keep], left[:, keep], right_T[keep].T)
+
+
+def rounding_error(p: Gaussian, q: Gaussian) -> float:
+    """Estimated error of the distance that comes from rounding of the covariance entries.
+
+    With independent errors E_ij = noise * sqrt(S_ii S_jj) * normal, the distance moves by
+    tr((I - T) E) in first order and by tr(E S^-1 E) / 2 in second order, for each modality.
+    Both need only triangular solves with a few random signs; the triangular map
+    F_q [I 0] L_p^-1, which also carries p to q, stands in for the optimal map T.
+    Infinite where the noise was too much for a Cholesky factor.
+    """
+    return _one_sided_error(p, q) + _one_sided_error(q, p)
+
+
+def _one_sided_error(p: Gaussian, q: Gaussian) -> float:
+    if p.noise == 0:
+        return 0.0
+    if not p.lower:
+        return float("inf")
+    deviations_D1 = p.variances_D.sqrt()[:, None]
+    signs_DK = torch.randint(2, (len(deviations_D1), PROBES), generator=torch.Generator())
+    probes_DK = deviations_D1 * (2 * signs_DK.to(deviations_D1) - 1)
+    solved_DK = torch.linalg.solve_triangular(p.factor_DR, probes_DK, upper=False)
+    second = 0.5 * p.noise**2 * float(p.trace * solved_DK.square().sum(dim=0).mean())
+    moved_DK = q.factor_DR @ solved_DK[: q.factor_DR.shape[1]]
+    transported = (deviations_D1 * moved_DK).square().sum(dim=0).mean().sqrt()
+    return p.noise * float(transported + p.variances_D.norm()) + second
 
 
 def frechet_distance(mean_p: Tensor, cov_p: Tensor, mean_q: Tensor, cov_q: Tensor) -> Tensor:
@@ -84,6 +213,13 @@ def frechet_distance(mean_p: Tensor, cov_p: Tensor, mean_q: Tensor, cov_q: Tenso
     Units: squared activation after text-centric scaling. Computed in float64.
     Source: Dowson and Landau 1982.
     """
-    p = Gaussian(mean_p.double(), psd_factor(cov_p.double()))
-    q = Gaussian(mean_q.double(), psd_factor(cov_q.double()))
-    return gaussian_distance(p, q)
+    p, q = (
+        Gaussian(mean.double(), *_factor_and_variances(cov.double()))
+        for mean, cov in ((mean_p, cov_p), (mean_q, cov_q))
+    )
+    return torch.tensor(measure(p, q).value, dtype=torch.float64)
+
+
+def _factor_and_variances(cov_DD: Tensor) -> tuple[Tensor, Tensor, bool]:
+    factor_DR, lower = psd_factor(cov_DD)
+    return factor_DR, cov_DD.diagonal(), lower

@@ -5,19 +5,19 @@ Shape suffixes: N tokens, D hidden size, P pairs.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from mir.errors import EmptyModalityError, MirError, NonFiniteError
-from mir.frechet import gaussian_distance
-from mir.moments import gaussian
-from mir.outliers import median_row, outlier_mask
+from mir.checks import Pairs as Pairs
+from mir.checks import check_pairs, check_tokens, checked_norms, text_scale
+from mir.errors import MirError, NonFiniteError
+from mir.exact import Modality, Outcome, exact
+from mir.moments import roles
 from mir.paper import paper_distance
 from mir.report import Variant
-
-Pairs = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -27,7 +27,7 @@ class LayerScore:
     distance: squared Frechet distance in units of squared scaled activation.
     clean_distance: the same without tokens of massive norm, None where fewer than two remain.
     influence_P: derivative of `distance` in the weight of each pair, float64 [P] on the host;
-        sums to 0. None where tokens were not attributed to pairs or the variant has none.
+        sums to 0. None where tokens were not attributed to pairs, and for the paper's variants.
     """
 
     layer: int
@@ -58,60 +58,58 @@ def score_layer(
     pairs: pair index of every vision row and every text row, integers in [0, pair_count).
     Raises EmptyModalityError, NonFiniteError or MirError, naming the layer.
     """
-    _check_shapes(vision_ND, text_ND, layer)
-    vision, text = vision_ND.float(), text_ND.float()
-    norms_v, norms_t = _norms(vision, layer, "vision"), _norms(text, layer, "text")
-    scale = _text_scale(norms_t, layer)
-    out_v, out_t = outlier_mask(norms_v), outlier_mask(norms_t)
-    if variant == "exact":
-        distance = scale**2 * float(
-            gaussian_distance(gaussian(vision, out_v), gaussian(text, out_t))
-        )
-    else:
-        cleaned = [
-            torch.where(out[:, None], median_row(x), x)
-            for x, out in ((vision * scale, out_v), (text * scale, out_t))
-        ]
-        distance = paper_distance(cleaned[0], cleaned[1], fast=variant == "paper-fast")
+    check_tokens(vision_ND, text_ND, layer)
+    if pairs is not None:
+        pair_count = check_pairs(pairs, (len(vision_ND), len(text_ND)), pair_count, layer)
+    with torch.autocast(vision_ND.device.type, enabled=False):
+        vision, text = _modality(vision_ND, layer, "vision"), _modality(text_ND, layer, "text")
+        scale = text_scale(text.norms_N, layer)
+        if variant == "exact":
+            outcome = exact(vision, text, pairs, pair_count).scaled(scale)
+        else:
+            outcome = _paper(vision, text, scale, variant, layer)
+    if not math.isfinite(outcome.distance):
+        raise NonFiniteError(f"layer {layer}: the distance is {outcome.distance}, it overflowed")
     return LayerScore(
         layer=layer,
-        distance=distance,
-        clean_distance=distance,
+        distance=outcome.distance,
+        clean_distance=outcome.clean_distance,
         text_scale=scale,
-        vision_tokens=len(vision),
-        text_tokens=len(text),
-        vision_outliers=int(out_v.sum()),
-        text_outliers=int(out_t.sum()),
+        vision_tokens=len(vision.norms_N),
+        text_tokens=len(text.norms_N),
+        vision_outliers=int(vision.roles.replaced_N.sum()),
+        text_outliers=int(text.roles.replaced_N.sum()),
+        influence_P=outcome.influence_P,
     )
 
 
-def _check_shapes(vision_ND: Tensor, text_ND: Tensor, layer: int) -> None:
-    for name, tokens in (("vision", vision_ND), ("text", text_ND)):
-        if tokens.ndim != 2 or not tokens.is_floating_point():
-            raise MirError(
-                f"layer {layer}: {name} tokens must be floating point of shape [N, D], "
-                f"not {tokens.dtype} {list(tokens.shape)}"
+def _modality(tokens_ND: Tensor, layer: int, name: str) -> Modality:
+    # Hidden states of any dtype widen to float32 without loss; only the mps device has no
+    # float64, which the distance needs.
+    wide_ND = tokens_ND.cpu() if tokens_ND.device.type == "mps" else tokens_ND
+    wide_ND = wide_ND if wide_ND.dtype == torch.float64 else wide_ND.float()
+    norms_N = checked_norms(wide_ND, layer, name)
+    return Modality(wide_ND, norms_N, roles(wide_ND, norms_N))
+
+
+def _paper(vision: Modality, text: Modality, scale: float, variant: Variant, layer: int) -> Outcome:
+    """The paper cleans after scaling, in float32, and so does this."""
+    scaled = [Modality(m.tokens_ND.float() * scale, m.norms_N, m.roles) for m in (vision, text)]
+    cleaned_v, cleaned_t = (
+        torch.where(m.roles.replaced_N[:, None], (m.roles.row_D * scale).float(), m.tokens_ND)
+        for m in scaled
+    )
+    fast = variant == "paper-fast"
+    try:
+        distance = paper_distance(cleaned_v, cleaned_t, fast=fast)
+        clean: float | None = distance
+        if bool(vision.roles.massive_N.any() | text.roles.massive_N.any()):
+            few_v, few_t = (
+                cleaned[~m.roles.massive_N]
+                for cleaned, m in ((cleaned_v, vision), (cleaned_t, text))
             )
-        if len(tokens) == 0:
-            raise EmptyModalityError(f"layer {layer}: there are no {name} tokens")
-        if len(tokens) == 1:
-            raise MirError(f"layer {layer}: one {name} token has no covariance; give at least two")
-    if vision_ND.shape[1] != text_ND.shape[1]:
-        raise MirError(
-            f"layer {layer}: vision tokens have {vision_ND.shape[1]} dimensions, "
-            f"text tokens {text_ND.shape[1]}"
-        )
-
-
-def _norms(tokens_ND: Tensor, layer: int, name: str) -> Tensor:
-    norms_N = torch.linalg.vector_norm(tokens_ND, dim=1)
-    if not bool(norms_N.isfinite().all()):
-        raise NonFiniteError(f"layer {layer}: {name} tokens hold NaN or infinity")
-    return norms_N
-
-
-def _text_scale(norms_N: Tensor, layer: int) -> float:
-    mean = float(norms_N.double().mean())
-    if mean == 0:
-        raise MirError(f"layer {layer}: all text tokens are zero, so their mean norm cannot be 1")
-    return 1 / mean
+            enough = min(len(few_v), len(few_t)) > 1
+            clean = paper_distance(few_v, few_t, fast=fast) if enough else None
+    except MirError as error:
+        raise MirError(f"layer {layer}: {error}") from error
+    return Outcome(distance, clean, None)

@@ -53,7 +53,7 @@ def paper_distance(vision_ND: Tensor, text_ND: Tensor, *, fast: bool) -> float:
     mean_t, cov_t = _moments(text_ND.float())
     try:
         root = (fast_root_trace if fast else accurate_root_trace)(cov_v @ cov_t)
-    except torch.linalg.LinAlgError as error:
+    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
         raise MirError(
             "the paper's fast mode is not defined here: a matrix that it inverts is singular "
             "(a constant dimension?). Use the variant 'exact'."

@@ -1,0 +1,97 @@
+"""The variant `exact`: the float64 Frechet distance of one layer, as cheaply as it stays exact.
+
+Shape suffixes: N tokens, D hidden size, P pairs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mir.checks import Pairs
+from mir.frechet import Distance, Gaussian, measure, rounding_error
+from mir.influence import map_factors, sum_by_pair, token_influence
+from mir.moments import Moments, Roles, moments, widest_first
+
+TOLERANCE = 2e-7
+"""Largest estimated relative error of a distance at which float32 products are accepted."""
+
+
+@dataclass(frozen=True, eq=False)
+class Modality:
+    """Tokens [N, D] (float32 or float64), their norms [N], and each token's role."""
+
+    tokens_ND: Tensor
+    norms_N: Tensor
+    roles: Roles
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """Distance, the same without massive tokens (None: too few left), influences by pair."""
+
+    distance: float
+    clean_distance: float | None
+    influence_P: Tensor | None
+
+    def scaled(self, scale: float) -> Outcome:
+        """As if all features had been multiplied by `scale`."""
+        square = scale**2
+        return Outcome(
+            square * self.distance,
+            None if self.clean_distance is None else square * self.clean_distance,
+            None if self.influence_P is None else square * self.influence_P,
+        )
+
+
+def exact(vision: Modality, text: Modality, pairs: Pairs | None, pair_count: int | None) -> Outcome:
+    """Distance of unscaled tokens; influences include that of the text-centric scale."""
+    wanted = pairs is not None
+    outcome = None
+    if vision.tokens_ND.dtype == text.tokens_ND.dtype == torch.float32:
+        outcome = _attempt(vision, text, torch.float32, wanted)
+    if outcome is None:
+        outcome = _attempt(vision, text, torch.float64, wanted)
+    assert outcome is not None
+    p, q, distance, clean = outcome
+    if pairs is None or pair_count is None:
+        return Outcome(distance.value, clean, None)
+    to_text, to_vision = map_factors(p, q, distance)
+    of_vision = token_influence(vision.tokens_ND, vision.roles, p, q, to_text)
+    of_text = token_influence(text.tokens_ND, text.roles, q, p, to_vision)
+    norms_N = text.norms_N.double()
+    of_text = of_text - 2 * distance.value * (norms_N / norms_N.mean() - 1) / len(norms_N)
+    influence_P = sum_by_pair(of_vision, pairs[0], pair_count)
+    influence_P += sum_by_pair(of_text, pairs[1], pair_count)
+    return Outcome(distance.value, clean, influence_P)
+
+
+def _attempt(
+    vision: Modality, text: Modality, dtype: torch.dtype, vectors: bool
+) -> tuple[Gaussian, Gaussian, Distance, float | None] | None:
+    """With products in `dtype`; None where its rounding could be felt."""
+    whole_v, clean_v = moments(vision.tokens_ND, vision.roles, dtype)
+    whole_t, clean_t = moments(text.tokens_ND, text.roles, dtype)
+    found = _measured(whole_v, whole_t, vectors)
+    if found is None:
+        return None
+    if clean_v is whole_v and clean_t is whole_t:
+        return (*found, found[2].value)
+    if clean_v is None or clean_t is None:
+        return (*found, None)
+    clean = _measured(clean_v, clean_t, False)
+    return None if clean is None else (*found, clean[2].value)
+
+
+def _measured(
+    vision: Moments, text: Moments, vectors: bool
+) -> tuple[Gaussian, Gaussian, Distance] | None:
+    order_D = widest_first(vision, text)
+    p, q = vision.gaussian(order_D), text.gaussian(order_D)
+    error = rounding_error(p, q)
+    if error == float("inf"):
+        return None
+    distance = measure(p, q, vectors=vectors)
+    return None if error > TOLERANCE * distance.value else (p, q, distance)
