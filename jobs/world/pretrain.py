@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 import hashlib
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -17,26 +19,24 @@ from jobs.world.pretrain_language import train_language
 from jobs.world.pretrain_vision import build_image_processor, train_vision
 from jobs.world.vocabulary import build_tokenizer
 
-THREADS = 2  # the order of sums, and with it the last bits, depends on the number of threads
-
 
 def main() -> None:
-    """Trains both models and writes them as transformers folders of half precision."""
+    """Trains both models side by side and writes them as transformers folders of float16."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=ASSETS, help="folder to write to")
-    parser.add_argument("--only", choices=(VISION, LANGUAGE), help="train just one of the two")
-    arguments = parser.parse_args()
-    torch.set_num_threads(THREADS)
-    torch.use_deterministic_algorithms(True)
-    if arguments.only != VISION:
-        _language(arguments.out / LANGUAGE)
-    if arguments.only != LANGUAGE:
-        _vision(arguments.out / VISION)
-    print(f"digest {digest(arguments.out)}")
+    out: Path = parser.parse_args().out
+    with ProcessPoolExecutor(max_workers=2, mp_context=get_context("spawn")) as pool:
+        language = pool.submit(make_language, out / LANGUAGE)
+        vision = pool.submit(make_vision, out / VISION)
+        language.result()
+        vision.result()
+    print(f"digest {digest(out)}")
 
 
-def _language(folder: Path) -> None:
+def make_language(folder: Path) -> None:
+    """Trains the language model and writes it with its tokenizer."""
     start = time.monotonic()
+    _be_deterministic()
     tokenizer = build_tokenizer()
     model = train_language(tokenizer, _say)
     model.half().save_pretrained(folder)
@@ -44,8 +44,10 @@ def _language(folder: Path) -> None:
     _say(f"language written to {folder} after {time.monotonic() - start:.0f} s")
 
 
-def _vision(folder: Path) -> None:
+def make_vision(folder: Path) -> None:
+    """Trains the encoder and writes it with its image processor."""
     start = time.monotonic()
+    _be_deterministic()
     processor = build_image_processor()
     model = train_vision(processor, _say)
     model.half().save_pretrained(folder)
@@ -59,6 +61,12 @@ def digest(out: Path) -> str:
     for file in sorted(out.glob("*/model.safetensors")):
         total.update(file.read_bytes())
     return total.hexdigest()[:16]
+
+
+def _be_deterministic() -> None:
+    """One thread: the order of sums, and with it the last bits, depends on their number."""
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
 
 
 def _say(line: str) -> None:
