@@ -16,12 +16,12 @@ def list_studies(
     as_json: AsJson = False,
 ) -> None:
     """List the studies in a folder."""
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     from orchestrator.fold import load_view
     from orchestrator.views.as_json import sweep_json
+    from orchestrator.views.terminal import terminal
 
     found = [(child, load_view(child)) for child in study_folders(folder)]
     facts = [{**sweep_json(view, view.updated), "folder": str(child)} for child, view in found]
@@ -44,4 +44,4 @@ def list_studies(
             "-" if mir is None else f"{mir:.2f}",
             "not ended" if fact["running"] else "ended",
         )
-    Console().print(table)
+    terminal().print(table)

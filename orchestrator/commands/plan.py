@@ -19,10 +19,9 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Check a recipe and show what it would run."""
-    from rich.console import Console
-
-    from orchestrator.views.plan import PIPE_WIDTH, plan_json, render_plan
+    from orchestrator.views.plan import plan_json, render_plan
     from orchestrator.views.preview import preview
+    from orchestrator.views.terminal import terminal
 
     spec = read_recipe(recipe, trials, changes)
     check_data(f"{recipe}: base.data", spec.base.data)
@@ -31,7 +30,4 @@ def plan(
     if as_json:
         print_json(plan_json(spec, drawn, machine))
         return
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=PIPE_WIDTH)
-    console.print(render_plan(spec, drawn, machine))
+    terminal().print(render_plan(spec, drawn, machine))

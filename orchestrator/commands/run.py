@@ -77,7 +77,7 @@ def _sweep(
     from rich.console import Console
 
     from orchestrator.controller import Controller
-    from orchestrator.trackers.mlflow import MlflowTracker
+    from orchestrator.trackers.mlflow_tracker import MlflowTracker
     from orchestrator.views.live import LiveView
     from orchestrator.views.plain import PlainView
 

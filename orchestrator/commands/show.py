@@ -8,9 +8,8 @@ from orchestrator.commands.studies import find_trial, load_study
 
 def show(study: Study, trial: TrialNumber, as_json: AsJson = False) -> None:
     """Show one trial: its settings, scores and why it ended."""
-    from rich.console import Console
-
     from orchestrator.views.as_json import trial_details_json
+    from orchestrator.views.terminal import terminal
     from orchestrator.views.trial import render_trial
 
     _, view = load_study(study)
@@ -18,4 +17,4 @@ def show(study: Study, trial: TrialNumber, as_json: AsJson = False) -> None:
     if as_json:
         print_json(trial_details_json(chosen))
         return
-    Console().print(render_trial(chosen))
+    terminal().print(render_trial(chosen))

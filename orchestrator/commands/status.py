@@ -21,16 +21,15 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Show how a study stands: a line a trial, the best so far, time left."""
-    from rich.console import Console
-
     from orchestrator.views.as_json import sweep_json
     from orchestrator.views.live import LiveView, render
+    from orchestrator.views.terminal import terminal
 
     folder, view = load_study(study)
     if as_json:
         print_json(sweep_json(view, view.updated))
         return
-    console = Console()
+    console = terminal()
     if watch and console.is_terminal:
         with LiveView(console) as live:
             while view.ended is None:

@@ -139,7 +139,8 @@ def _sentence(measure: Agreement) -> str:
 
 
 def _chance(p: float) -> str:
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+    # With hard spaces: a line never ends between the sign and the figure.
+    return "p\u00a0<\u00a00.001" if p < 0.001 else f"p\u00a0=\u00a0{p:.3f}"
 
 
 def favourites(view: SweepView) -> list[str]:
@@ -153,3 +154,14 @@ def favourites(view: SweepView) -> list[str]:
         f"Judged by {' or '.join(names)} alone, trial {number} would have won."
         for number, names in choices.items()
     ]
+
+
+def caution(view: SweepView) -> str:
+    """A plain warning where no trial that counts ended with a lower MIR than it began with."""
+    trials = [trial for trial in counting(view) if len(trial.scores) > 1]
+    if not trials or any(t.scores[-1].mir["mir"] < t.scores[0].mir["mir"] for t in trials):
+        return ""
+    return (
+        "MIR did not fall in any trial that counts: by MIR, the untrained projector is better "
+        "than every trained one. Judge these trials by the validation loss and the gap."
+    )

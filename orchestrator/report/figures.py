@@ -280,7 +280,7 @@ def importance_bars(found: list[Importance]) -> Figure:
         "layout": layout(
             height=90 + 30 * len(shown),
             bargap=0.4,
-            xaxis=axis("share of the ranking explained", tickformat=".0%",
+            xaxis=axis("ranking explained", tickformat=".0%",
                        rangemode="tozero"),
             yaxis=axis("", type="category"),
             margin={"l": 20, "r": 12, "t": 12, "b": 44},

@@ -44,7 +44,12 @@
       const [column, row] = [i % columns, Math.floor(i / columns)];
       const left = column * (size.x + gap.x);
       const top = 1 - row * (size.y + gap.y);
-      Object.assign(layout[`xaxis${end}`], { domain: [left, left + size.x], anchor: `y${end}` });
+      Object.assign(layout[`xaxis${end}`], {
+        domain: [left, left + size.x],
+        anchor: `y${end}`,
+        tickangle: 0,
+        nticks: width < 560 ? 4 : 6,
+      });
       Object.assign(layout[`yaxis${end}`], {
         domain: [Math.max(0, top - size.y), top],
         anchor: `x${end}`,
@@ -60,6 +65,9 @@
       const copy = structuredClone(figure);
       const width = element.clientWidth;
       if (copy.cells) arrange(copy, width);
+      if (copy.layout.legend && width < 560) {
+        Object.assign(copy.layout.legend, { entrywidth: 0.49, entrywidthmode: "fraction" });
+      }
       const { data, layout } = coloured(copy, palette);
       layout.width = width;
       layout.font.family = getComputedStyle(document.body).fontFamily;

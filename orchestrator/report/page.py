@@ -11,7 +11,7 @@ from pathlib import Path
 from string import Template
 
 from orchestrator.report import figures, tables
-from orchestrator.report.facts import favourites, tiles, verdict, witnesses
+from orchestrator.report.facts import caution, favourites, tiles, verdict, witnesses
 from orchestrator.report.importance import MIN_TRIALS, importances
 from orchestrator.report.palette import root_style
 from orchestrator.report.series import counting, curves, panels
@@ -88,6 +88,8 @@ def _agreement(view: SweepView) -> str:
     trials = counting(view)
     best = best_trial(view)
     parts = [f"<p>{escape(witness.sentence)}</p>" for witness in witnesses(view)]
+    if caution(view):
+        parts.insert(0, f"<p><strong>{escape(caution(view))}</strong></p>")
     parts += [note(text) for text in favourites(view)]
     if not trials:
         return ""

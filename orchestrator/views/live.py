@@ -76,7 +76,7 @@ def _best_line(view: SweepView) -> Text:
     first, last = best.scores[0].mir, best.scores[-1].mir
     now = plus_minus(last["mir"], last["standard_error"])
     return Text.assemble(
-        "best so far: ",
+        "best: " if view.ended is not None else "best so far: ",
         (f"trial {best.number}, MIR {plus_minus(first['mir'], None)} → {now}", "bold green"),
         f"   {settings(best.params)}",
         overflow="ellipsis",

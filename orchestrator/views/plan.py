@@ -23,7 +23,6 @@ from orchestrator.views.text import (
 )
 from sweeps.spec import SweepSpec
 
-PIPE_WIDTH = 140
 Params = dict[str, float | int | str]
 
 

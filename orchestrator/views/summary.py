@@ -5,22 +5,20 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from rich.console import Console
 from rich.text import Text
 
 from orchestrator.state import SweepView
 from orchestrator.views.leaderboard import leaderboard
 from orchestrator.views.standing import best_trial
+from orchestrator.views.terminal import terminal
 from orchestrator.views.text import duration, settings
 
-_ROWS, _PIPE_WIDTH = 20, 160
+_ROWS = 20
 
 
 def print_summary(view: SweepView, folder: Path, best: Path | None, page: Path) -> None:
     """Print the end of a sweep to the terminal, or as plain text to a pipe."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_PIPE_WIDTH)
+    console = terminal()
     console.print(leaderboard(view, limit=_ROWS))
     if len(view.trials) > _ROWS:
         console.print(f"and {len(view.trials) - _ROWS} more in the report", style="dim")
@@ -32,7 +30,7 @@ def print_summary(view: SweepView, folder: Path, best: Path | None, page: Path) 
         rows.append(("train the best", f"mirsweep train {shlex.quote(str(best))}"))
     for name, value in rows:
         # soft_wrap: a command that is broken over lines cannot be copied.
-        console.print(Text.assemble((f"{name:<15}", "dim"), value), soft_wrap=True)
+        console.print(Text.assemble((f"{name:<16}", "dim"), value), soft_wrap=True)
 
 
 def _best_params(view: SweepView) -> dict[str, float | int | str]:
@@ -51,7 +49,10 @@ def headline(view: SweepView) -> str:
 
 
 def mlflow_command(view: SweepView, folder: Path) -> str:
-    """The command that opens this sweep's runs in MLflow."""
-    from orchestrator.trackers.mlflow import tracking_uri
+    """How to see this sweep's runs in MLflow: a command, or a server's own address."""
+    from orchestrator.trackers.mlflow_tracker import tracking_uri
 
-    return f"mlflow ui --backend-store-uri {shlex.quote(tracking_uri(view.spec, folder))}"
+    uri = tracking_uri(view.spec, folder)
+    if uri.startswith(("http://", "https://")):
+        return uri
+    return f"mlflow ui --backend-store-uri {shlex.quote(uri)}"

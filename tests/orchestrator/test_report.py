@@ -17,7 +17,7 @@ from PIL import Image
 from sweep_views import SAMPLES, make_scored, make_trial, make_view
 
 from jobs.spec import SourceSpec
-from orchestrator.report.facts import favourites, saved, tiles, verdict, witnesses
+from orchestrator.report.facts import caution, favourites, saved, tiles, verdict, witnesses
 from orchestrator.report.importance import MIN_TRIALS, importance, importances
 from orchestrator.report.page import page
 from orchestrator.report.palette import DARK, LIGHT
@@ -227,7 +227,10 @@ def test_trust_agrees_contradicts_or_says_neither() -> None:
     ):
         told = witnesses(ranked_view(losses))[0].sentence
         assert word in told
-    assert "Spearman +1.00 over 8 trials, p < 0.001" in witnesses(ranked_view(rising))[0].sentence
+    assert (
+        "Spearman +1.00 over 8 trials, p\u00a0<\u00a00.001"
+        in witnesses(ranked_view(rising))[0].sentence
+    )
 
 
 def test_other_measures_name_their_favourite() -> None:
@@ -295,3 +298,14 @@ def test_importance_needs_enough_trials() -> None:
 
 def test_importance_of_equal_scores_is_nothing() -> None:
     assert importance("x", make_panel([1.0, 2.0, 3.0, 4.0], [2.5] * 4)).share == 0.0
+
+
+def test_a_sweep_in_which_mir_only_rises_is_called_that() -> None:
+    assert caution(VIEWS["mixed"]) == ""
+    assert caution(make_view(0)) == ""
+    risen = {}
+    for number in range(3):
+        scores = (make_scored(0, 0.67, 1.3, 0.0), make_scored(SAMPLES, 0.71, 1.0, 0.1))
+        risen[number] = replace(make_trial(number), scores=scores, counted=(True, True))
+    view = replace(make_view(0), trials=risen)
+    assert "MIR did not fall in any trial" in page(view)
