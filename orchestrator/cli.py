@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 
 from orchestrator.failures import shown_to_the_user
 
-RUNNING, LOOKING = "Run", "Look"
+RUNNING, LOOKING, SCORING = "Run", "Look", "Score"
 # verb: (module, function, panel in the help)
 VERBS: dict[str, tuple[str, str, str]] = {
     "run": ("orchestrator.commands.run", "run", RUNNING),
@@ -26,6 +26,8 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "show": ("orchestrator.commands.show", "show", LOOKING),
     "logs": ("orchestrator.commands.logs", "logs", LOOKING),
     "list": ("orchestrator.commands.list_", "list_studies", LOOKING),
+    "score": ("orchestrator.commands.score", "score", SCORING),
+    "compare": ("orchestrator.commands.compare", "compare", SCORING),
 }
 EPILOG = (
     "Exit codes: 0 done; 1 the sweep, a job or the cluster failed; 2 the recipe, the data or "

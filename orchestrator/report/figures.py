@@ -239,7 +239,7 @@ def layers(best: TrialView) -> Figure:
         rows = scored.mir["layers"]
         data.append({
             "type": "scatter", "mode": "lines+markers",
-            "name": f"{name}, {scored.samples:,} samples",
+            "name": f"{name} ({scored.samples:,})",
             "x": [row["layer"] for row in rows],
             "y": [row["distance"] if math.isfinite(row["distance"]) else None for row in rows],
             "line": {"color": colour, "width": 2}, "marker": {"color": colour, "size": 8},

@@ -112,7 +112,10 @@ def _layers(view: SweepView) -> str:
     best = best_trial(view)
     if best is None or len(best.scores) < 2:
         return ""
-    text = f"Distance between vision and text tokens in each layer of trial {best.number}."
+    text = (
+        f"Distance between vision and text tokens in each layer of trial {best.number}, before "
+        "and after training, with the samples seen."
+    )
     return section("MIR by layer", note(text), figure(figures.layers(best)))
 
 

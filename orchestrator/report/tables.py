@@ -117,11 +117,11 @@ def _colour(index: int) -> str:
 def stopped(view: SweepView) -> str:
     """Trials stopped early: at which share of the budget and why; '' if there are none."""
     trials = [t for t in view.trials.values() if t.state is TrialState.PRUNED]
-    head = [("trial", "number"), ("stopped after", "number"), ("last MIR", "number"), ("why", "")]
+    head = [("trial", "number"), ("samples seen", "number"), ("last MIR", "number"), ("why", "")]
     rows = [
         "<tr>"
         + cell(str(trial.number), "number")
-        + cell(f"{count(trial.samples)} samples, {percent(trial.samples / trial.budget)}", "number")
+        + cell(f"{count(trial.samples)} ({percent(trial.samples / trial.budget)})", "number")
         + cell(number(trial.mir), "number")
         + cell(trial.reason, "reason")
         + "</tr>"
