@@ -61,7 +61,7 @@ def evaluation_set(spec: JobSpec, tokenizer: Any, prefix_ids: Sequence[int]) -> 
         validation_source, spec.data.validation_samples, "data.validation_samples",
         "data.validation",
     )  # fmt: skip
-    prefix, between, after = _template(spec.score.template, tokenizer, prefix_ids)
+    prefix, between, after = template_ids(spec.score.template, tokenizer, prefix_ids)
     limit = spec.score.max_text_tokens
     encoded = tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     return EvaluationSet(
@@ -114,7 +114,7 @@ def _pixels(sample: Sample) -> bytes:
     return f"{sample.image.mode} {sample.image.size} ".encode() + sample.image.tobytes()
 
 
-def _template(
+def template_ids(
     name: str, tokenizer: Any, prefix_ids: Sequence[int]
 ) -> tuple[tuple[int, ...], list[int], list[int]]:
     """Token ids before the picture, between picture and text, and after the text."""

@@ -41,7 +41,7 @@ def test_what_is_asked_for_is_done_even_if_it_looks_too_small():
 
 def test_passes_are_at_least_two():
     free = Free(device=1000 * GIB, host=None)
-    assert [list(g)[0] for g in plan_memory(SEVEN_B, free, "passes").groups] == [1, 17]
+    assert [group.start for group in plan_memory(SEVEN_B, free, "passes").groups] == [1, 17]
 
 
 def test_a_single_layer_needs_no_second_pass():

@@ -1,0 +1,1 @@
+"""`mirsweep score` and `compare`: pictures and texts in, a report, a table and a picture out."""

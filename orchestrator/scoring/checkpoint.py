@@ -1,0 +1,90 @@
+"""Our own checkpoints (with MoCa, if the job has it) as something to score."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mir.capture import Batch, Subject
+from orchestrator.scoring.inputs import EvaluationPairs
+from orchestrator.scoring.place import choose_dtype
+
+
+def is_checkpoint(name: str) -> bool:
+    """Whether this is a folder that a job of ours has saved."""
+    return (Path(name) / "job.json").is_file()
+
+
+class CheckpointModel:
+    """A checkpoint's model, scored with the chat template of its own job."""
+
+    def __init__(self, name: str, device: torch.device, dtype: str) -> None:
+        """Load it. Raises DataError or ConfigError if the checkpoint cannot be used."""
+        from jobs.evaluation import template_ids
+        from jobs.load import load_checkpoint
+
+        loaded = load_checkpoint(Path(name))
+        self.dtype = choose_dtype(dtype, torch.float32, device)
+        self.template: str = loaded.spec.score.template
+        self._model = loaded.model.to(device, self.dtype)
+        self._tokenizer, self._image_processor = loaded.tokenizer, loaded.image_processor
+        self._prefix, self._between, self._after = template_ids(
+            self.template, self._tokenizer, self._model.prefix_ids
+        )
+        language: Any = self._model.language
+        self.text_config: Any = language.config
+        self.subject = Subject(
+            module=self._model,
+            forward=self._forward,
+            decoder_layers=self._model.decoder_layers,
+            final_norm=self._model.final_norm,
+            hidden_size=int(self.text_config.hidden_size),
+        )
+        self._vision_tokens: int | None = None
+
+    def longest(self, pairs: EvaluationPairs, max_text_tokens: int | None) -> int:
+        """How many tokens the longest pair has."""
+        longest = max(len(self._text_ids(text, max_text_tokens)) for text in pairs.texts)
+        return len(self._prefix) + self._count_vision(pairs) + longest
+
+    def batch(self, pairs: EvaluationPairs, numbers: list[int], limit: int | None) -> Batch:
+        """One forward pass of these pairs."""
+        from jobs.evaluation import pad_rows
+
+        rows = [self._text_ids(pairs.texts[number], limit) for number in numbers]
+        ids_BT, mask_BT = pad_rows(rows)
+        before = len(self._prefix)
+        width = before + self._count_vision(pairs) + ids_BT.shape[1]
+        vision_BS = torch.zeros(len(numbers), width, dtype=torch.bool)
+        vision_BS[:, before : width - ids_BT.shape[1]] = True
+        text_BS = torch.zeros_like(vision_BS)
+        text_BS[:, width - ids_BT.shape[1] :] = mask_BT
+        inputs = {"pixels": self._pixels(pairs, numbers), "ids": ids_BT, "mask": mask_BT}
+        return Batch(inputs=inputs, vision=vision_BS, text=text_BS, pairs=numbers)
+
+    def _forward(self, inputs: Mapping[str, Any]) -> None:
+        features_BVF = self._model.encode(inputs["pixels"])
+        tokens = self._model.sequence(features_BVF, inputs["ids"], inputs["mask"], self._prefix)
+        self._model.run_decoder(tokens)
+
+    def _text_ids(self, text: str, limit: int | None) -> list[int]:
+        ids = self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)
+        return [*self._between, *ids["input_ids"][:limit], *self._after]
+
+    def _pixels(self, pairs: EvaluationPairs, numbers: list[int]) -> torch.Tensor:
+        pictures = [pairs.picture(number) for number in numbers]
+        pixels: torch.Tensor = self._image_processor(images=pictures, return_tensors="pt")[
+            "pixel_values"
+        ]
+        return pixels
+
+    @torch.no_grad()
+    def _count_vision(self, pairs: EvaluationPairs) -> int:
+        """Vision tokens a picture, the same for all pictures of these models."""
+        if self._vision_tokens is None:
+            pixels = self._pixels(pairs, [0]).to(self.subject.device)
+            self._vision_tokens = int(self._model.encode(pixels).shape[1])
+        return self._vision_tokens

@@ -1,0 +1,102 @@
+"""The evaluation pairs of `mirsweep score`: which pictures meet which texts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mir.errors import DataError
+from mir.pairs import pairs_digest
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+TEXTS = (".story", ".txt")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationPairs:
+    """The n-th picture belongs to the n-th text. digest: hash of files and texts, in order."""
+
+    images: tuple[Path, ...]
+    texts: tuple[str, ...]
+    digest: str
+
+    def picture(self, number: int) -> Image:
+        """One picture in RGB. Raises DataError that names the file if it cannot be read."""
+        from PIL import Image, UnidentifiedImageError
+
+        path = self.images[number]
+        try:
+            with Image.open(path) as image:
+                return image.convert("RGB")
+        except (OSError, UnidentifiedImageError, SyntaxError) as error:
+            raise DataError(
+                f"{path}: not a picture that can be read ({error}); replace or remove it"
+            ) from error
+
+
+def choose_pairs(images: Path, texts: Path, count: int) -> EvaluationPairs:
+    """The first `count` pictures and texts, each in order: a folder's by path, a list's as listed.
+
+    images: a folder (searched with its subfolders) or a file with one picture's path a line,
+        relative to that file. texts: a folder of .txt or .story files, or a file with one text a
+        line. Raises DataError if something is missing.
+    """
+    pictures = _pictures(images)[:count]
+    if len(pictures) < count:
+        raise _too_few("--images", images, "pictures", len(pictures), count)
+    words = _texts(texts, count)
+    if len(words) < count:
+        raise _too_few("--texts", texts, "texts", len(words), count)
+    for path in pictures:
+        if not path.is_file():
+            raise DataError(f"--images: {images} lists {path}, which does not exist")
+    return EvaluationPairs(
+        images=tuple(pictures),
+        texts=tuple(words),
+        digest=pairs_digest((path.read_bytes() for path in pictures), words),
+    )
+
+
+def _too_few(option: str, place: Path, what: str, found: int, count: int) -> DataError:
+    remedy = f"add some, or use --pairs {found}" if found else "give a folder or list that has some"
+    return DataError(f"{option}: {place} holds {found} {what}, {count} are asked for; {remedy}")
+
+
+def _pictures(place: Path) -> list[Path]:
+    if place.is_dir():
+        return _files(place, PICTURES)
+    return [place.parent / line for line in _lines("--images", place)]
+
+
+def _texts(place: Path, count: int) -> list[str]:
+    if not place.is_dir():
+        return _lines("--texts", place)[:count]
+    found = []
+    for path in _files(place, TEXTS):
+        text = _read("--texts", path).strip()
+        if text:
+            found.append(text)
+        if len(found) == count:
+            break
+    return found
+
+
+def _files(folder: Path, endings: tuple[str, ...]) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in endings)
+
+
+def _lines(option: str, path: Path) -> list[str]:
+    return [line.strip() for line in _read(option, path).splitlines() if line.strip()]
+
+
+def _read(option: str, path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise DataError(f"{option}: {path} does not exist; give a folder or a list file") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{option}: {path} is not UTF-8 text ({error.reason})") from error
