@@ -30,16 +30,23 @@ class Built:
     image_processor: Any
 
 
-def build_model(spec: ModelSpec, seed: int) -> Built:
+def build_model(spec: ModelSpec, seed: int, attention: str | None = None) -> Built:
     """Load the two pre-trained parts and initialise the rest from `seed`, on the CPU in float32.
 
+    attention: transformers' name of the language model's attention, None for its default.
     The caller's random state is left as it was. Raises ConfigError for what cannot be loaded.
     """
+    import transformers
+
+    # A job's log holds its events; progress bars over tensors would drown them.
+    transformers.utils.logging.disable_progress_bar()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         vision = load_vision(spec.vision, spec.select_layer)
         language = load_language(spec.language)
         width = int(language.model.config.hidden_size)  # type: ignore[union-attr, arg-type]
+        if attention is not None:
+            language.model.set_attn_implementation(attention)  # type: ignore[operator]
         torch.manual_seed(seed)  # loading may draw; the new parts must not depend on it
         projector = PROJECTORS[spec.projector](int(vision.tower.width), width)  # type: ignore[arg-type]
         moca = None if spec.moca is None else _moca(spec.moca, language.model, width, seed)
