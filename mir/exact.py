@@ -21,7 +21,7 @@ TOLERANCE = 2e-7
 
 @dataclass(frozen=True, eq=False)
 class Modality:
-    """Tokens [N, D] (float32 or float64), their norms [N], and each token's role."""
+    """Tokens [N, D] (float32 or float64), their float64 norms [N], and each token's role."""
 
     tokens_ND: Tensor
     norms_N: Tensor
@@ -61,7 +61,7 @@ def exact(vision: Modality, text: Modality, pairs: Pairs | None, pair_count: int
     to_text, to_vision = map_factors(p, q, distance)
     of_vision = token_influence(vision.tokens_ND, vision.roles, p, q, to_text)
     of_text = token_influence(text.tokens_ND, text.roles, q, p, to_vision)
-    norms_N = text.norms_N.double()
+    norms_N = text.norms_N
     of_text = of_text - 2 * distance.value * (norms_N / norms_N.mean() - 1) / len(norms_N)
     influence_P = sum_by_pair(of_vision, pairs[0], pair_count)
     influence_P += sum_by_pair(of_text, pairs[1], pair_count)
@@ -94,4 +94,7 @@ def _measured(
     if error == float("inf"):
         return None
     distance = measure(p, q, vectors=vectors)
-    return None if error > TOLERANCE * distance.value else (p, q, distance)
+    # Also true of NaN, where float32 products overflowed.
+    if not error <= TOLERANCE * distance.value:
+        return None
+    return p, q, distance

@@ -184,6 +184,9 @@ class Moca(nn.Module):
             )
         return self._trained_BT
 
+    def _note_backward(self, _gradient: Tensor) -> None:
+        self._awaiting_backward = False
+
     def _hook(self, calibration: nn.Module) -> Any:
         def calibrate(_layer: nn.Module, _args: Any, output: Any) -> Any:
             mask_BT = self._mask()
@@ -196,6 +199,8 @@ class Moca(nn.Module):
                     f"{len(hidden_BTD)}. Give positions() the mask of the batch that is run."
                 )
             calibrated_BTD = calibration(hidden_BTD, mask_BT)
+            if calibrated_BTD.requires_grad:
+                calibrated_BTD.register_hook(self._note_backward)
             return (calibrated_BTD, *output[1:]) if isinstance(output, tuple) else calibrated_BTD
 
         return calibrate
