@@ -9,6 +9,7 @@ MirsweepError                    one line for the user: place, value, remedy; ex
 │   └── ProtocolError            scores of different protocols were about to be compared
 ├── DivergedError                the loss or the score became NaN or infinite; never restarted
 └── ClusterError                 Ray, a worker, the tracker or the storage failed
+    └── UnreachableError         the cluster or store named by the user is out of reach; exit code 2
 
 They live on the lowest floor because every floor raises them.
 """
@@ -56,3 +57,9 @@ class DivergedError(MirsweepError):
 
 class ClusterError(MirsweepError):
     """A worker, a node, the tracking server or the study's storage failed."""
+
+
+class UnreachableError(ClusterError):
+    """The cluster or the store that the user named does not answer: nothing was begun."""
+
+    exit_code = 2

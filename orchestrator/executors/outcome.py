@@ -1,42 +1,11 @@
-"""What a runner's exception means, as the event that the remedies know."""
+"""A runner's events with exactly one last word, whatever the runner does."""
 
 from __future__ import annotations
 
-import errno
 import traceback
 from collections.abc import Callable, Generator, Iterator
 
-from jobs.events import TERMINAL, Event, Failed, FailureKind
-from mir.errors import ConfigError, DataError, DivergedError, MirError
-
-_KINDS: tuple[tuple[type[BaseException], FailureKind], ...] = (
-    (ConfigError, "bad-configuration"),
-    (DataError, "bad-data"),
-    (DivergedError, "diverged"),
-    (MirError, "diverged"),
-    (MemoryError, "out-of-memory"),
-)
-
-
-def failed_from(error: BaseException) -> Failed:
-    """The Failed event of a job that raised `error`."""
-    return Failed(
-        kind=_kind(error),
-        reason=(str(error) or type(error).__name__).splitlines()[0],
-        detail="".join(traceback.format_exception(error)),
-    )
-
-
-def _kind(error: BaseException) -> FailureKind:
-    for family, kind in _KINDS:
-        if isinstance(error, family):
-            return kind
-    # torch is not imported here: its error is known by name on every version.
-    if type(error).__name__ == "OutOfMemoryError" or "out of memory" in str(error).lower():
-        return "out-of-memory"
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return "disk-full"
-    return "error"
+from jobs.events import TERMINAL, Event, Failed
 
 
 def whole(run: Callable[[], Iterator[Event]]) -> Iterator[Event]:
@@ -52,7 +21,11 @@ def whole(run: Callable[[], Iterator[Event]]) -> Iterator[Event]:
             if isinstance(event, TERMINAL):
                 return
     except Exception as error:  # noqa: BLE001 - whatever a job raises is its failure, not ours
-        yield failed_from(error)
+        yield Failed(
+            kind="error",
+            reason=(str(error) or type(error).__name__).splitlines()[0],
+            detail="".join(traceback.format_exception(error)),
+        )
         return
     finally:
         if isinstance(events, Generator):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import queue
+import socket
 import threading
 import time
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.events import TERMINAL, Event, Failed, Stopped, event_from_json
-from mir.errors import ClusterError
+from mir.errors import UnreachableError
 from orchestrator.executors.inline import Runner, default_runner
 from orchestrator.executors.ray_rank import Rank, RankPlace
 from orchestrator.ports import Capacity, JobEvent, Launch
@@ -38,6 +39,7 @@ from ray.util.placement_group import (
 )
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+CONNECT_S = 5.0
 _POLL_S = 0.25
 _LAST_WORDS_S = 2.0
 """After one rank failed, how long the others may take to say what they know."""
@@ -192,18 +194,29 @@ class RayExecutor:
 
 
 def _connect(address: str | None, num_cpus: int | None) -> None:
-    """Start a local Ray, or join a cluster; raises ClusterError where that fails."""
+    """Start a local Ray, or join a cluster; raises UnreachableError where that fails."""
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address is None:
             ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, **common)
-        else:
-            ray.init(address=address, **common)
-    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+            return
+        _require_answer(address)
+        ray.init(address=address, **common)
+    except (OSError, RuntimeError, ValueError, RayError) as error:
         where = "a local Ray cannot be started" if address is None else f"no Ray at {address!r}"
-        raise ClusterError(
+        raise UnreachableError(
             f"{where}: {_first_line(error)}. Check --address, or leave it out for a local Ray"
         ) from error
+
+
+def _require_answer(address: str) -> None:
+    """Raise OSError if nobody listens there; Ray itself would try for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon:
+        return
+    if not port.isdigit():
+        raise ValueError("give 'auto' or host:port")
+    socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
 
 
 def _reserve(job: _Job) -> Any:
@@ -286,7 +299,7 @@ def _after_kill(job: _Job) -> Event:
 def _root_cause(failure: Failed, others: Sequence[Any]) -> Failed:
     """What made a job fail: a rank whose peer has died only says that a connection broke.
 
-    A dead rank comes before all, then a failure of a known kind, then the given one.
+    A dead process comes before all, then a failure with a cause of its own, then the given one.
     """
     words = [failure]
     ready: list[Any] = []
@@ -299,7 +312,7 @@ def _root_cause(failure: Failed, others: Sequence[Any]) -> Failed:
             return Failed(kind="worker-lost", reason=_first_line(error))
         if isinstance(word, Failed):
             words.append(word)
-    return next((word for word in words if word.kind != "error"), failure)
+    return next((word for word in words if word.kind not in ("error", "worker-lost")), failure)
 
 
 def _first_line(error: BaseException) -> str:

@@ -21,14 +21,14 @@ BACKOFF_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 logger = logging.getLogger(__name__)
 
 
-class UnreachableError(Exception):
+class TryLaterError(Exception):
     """What an act raises when trying again later may help."""
 
 
 class Background(Generic[Item]):
     """Acts are done one by one; items are collected and written together, in order with the acts.
 
-    write: stores a batch of items. An act or a write that raises UnreachableError is tried again
+    write: stores a batch of items. An act or a write that raises TryLaterError is tried again
     with back-off until it succeeds; any other exception is logged and the act left out.
     """
 
@@ -95,7 +95,7 @@ class Background(Generic[Item]):
         while True:
             try:
                 return act()
-            except UnreachableError as error:
+            except TryLaterError as error:
                 if time.monotonic() >= self._give_up_at:
                     return None
                 if attempt == 0:

@@ -18,9 +18,9 @@ import yaml
 
 from jobs.events import Event, Scored
 from jobs.spec import JobSpec
-from mir.errors import ClusterError, ConfigError
+from mir.errors import UnreachableError
 from orchestrator.code_version import code_version
-from orchestrator.trackers.background import Background, UnreachableError
+from orchestrator.trackers.background import Background, TryLaterError
 from orchestrator.trackers.entries import (
     STATUS,
     Point,
@@ -60,18 +60,15 @@ class MlflowTracker:
         self._ended: frozenset[int] = frozenset()
 
     def open_sweep(self, spec: SweepSpec, folder: Path) -> None:
-        """Begin or continue the parent run. Raises ClusterError if the store is out of reach."""
+        """Begin or continue the parent run. Raises UnreachableError without a store."""
         uri = tracking_uri(spec, folder)
         try:
             _temporary(lambda: self._reach(uri, spec, folder))
         except Exception as error:
-            unreachable = ClusterError(
+            raise UnreachableError(
                 f"tracking.uri: {uri}: the tracking store cannot be used: {_first_line(error)}. "
                 "Start it, or leave tracking.uri out for a store in the study's folder"
-            )
-            # The user named it, as any other value of the recipe.
-            unreachable.exit_code = ConfigError.exit_code
-            raise unreachable from error
+            ) from error
         self._background = Background(self._write, "mlflow")
 
     def _reach(self, uri: str, spec: SweepSpec, folder: Path) -> None:
@@ -186,7 +183,7 @@ class MlflowTracker:
         for trial, mine in by_trial.items():
             try:
                 _temporary(partial(self._log_points, trial, mine))
-            except UnreachableError:
+            except TryLaterError:
                 raise
             except Exception as error:  # noqa: BLE001 - tracking must never end a sweep
                 logger.warning("tracking: trial %d: the store refuses: %s", trial, error)
@@ -233,7 +230,7 @@ def _connect(uri: str) -> Any:
 
 
 def _temporary(act: Callable[[], None]) -> None:
-    """Do it; raises UnreachableError where trying again later may help."""
+    """Do it; raises TryLaterError where trying again later may help."""
     import requests
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import DBAPIError
@@ -242,10 +239,10 @@ def _temporary(act: Callable[[], None]) -> None:
         act()
     except MlflowException as error:
         if error.error_code in _TEMPORARY:
-            raise UnreachableError(_first_line(error)) from error
+            raise TryLaterError(_first_line(error)) from error
         raise
     except (requests.RequestException, DBAPIError, OSError) as error:
-        raise UnreachableError(_first_line(error)) from error
+        raise TryLaterError(_first_line(error)) from error
 
 
 def _first_line(error: BaseException) -> str:

@@ -11,7 +11,7 @@ from small_world import make_sweep, score
 
 from jobs.events import Checkpointed, Skipped, Started, Step
 from mir.errors import ClusterError
-from orchestrator.trackers.background import Background, UnreachableError
+from orchestrator.trackers.background import Background, TryLaterError
 from orchestrator.trackers.memory import MemoryTracker
 from orchestrator.trackers.mlflow_tracker import MlflowTracker, tracking_uri
 from sweeps.spec import TrackingSpec
@@ -241,7 +241,7 @@ def test_closing_gives_a_dead_store_up_after_its_time():
 
     def dead(items):
         written.extend(items)
-        raise UnreachableError("nobody answers")
+        raise TryLaterError("nobody answers")
 
     background: Background[int] = Background(dead, "test")
     background.add(1)
