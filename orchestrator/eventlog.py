@@ -54,7 +54,7 @@ def encode(record: Record) -> bytes:
 
 def decode(line: bytes) -> Record:
     """Restore a record; raises ValueError saying what is wrong with the line."""
-    if not line.startswith(_PREFIX.encode()):
+    if not line.startswith(_PREFIX.encode()) or line[_BODY_AT - 2 : _BODY_AT] != b'",':
         raise ValueError("it does not begin with a checksum")
     body = b"{" + line[_BODY_AT:].rstrip(b"\n")
     found = line[len(_PREFIX) : len(_PREFIX) + 8]
