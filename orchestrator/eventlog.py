@@ -76,20 +76,18 @@ def read_records(path: Path) -> Iterator[Record]:
 
 
 def _scan(path: Path) -> Iterator[tuple[Record, int]]:
-    """Records with the file offset after each."""
+    """Whole records with the file offset after each; a write that was cut short has no newline."""
     end, expected = 0, 0
     with path.open("rb") as file:
         for line in file:
+            if not line.endswith(b"\n"):
+                return
             end += len(line)
             try:
-                if not line.endswith(b"\n"):
-                    raise ValueError("it is not complete")
                 record = decode(line)
                 if record.n != expected:
                     raise ValueError(f"it carries number {record.n}")
             except ValueError as error:
-                if not file.read(1):
-                    return
                 raise ClusterError(
                     f"{path}: record {expected} (line {expected + 1}) is damaged: {error}. "
                     "Restore the file from a backup, or cut it before that line to go back to there"
