@@ -16,6 +16,7 @@ from orchestrator.failures import INTERRUPTED, same_command, say_error
 if TYPE_CHECKING:
     from jobs.events import Event
 
+_STEPS_S = 2.0
 _YOURS = ("bad-configuration", "bad-data")
 
 
@@ -49,7 +50,7 @@ def train(
     from jobs.launch import run_local
 
     chosen = device or (Device.CUDA if workers <= this_machine().nodes[0][1] else Device.CPU)
-    last = run_local(spec, workers, place, _say, device=chosen.value)
+    last = run_local(spec, workers, place, _Teller(), device=chosen.value)
     if isinstance(last, Failed):
         say_error(last.reason)
         raise typer.Exit(2 if last.kind in _YOURS else 1)
@@ -59,10 +60,20 @@ def train(
     typer.echo(f"checkpoints: {place}")
 
 
-def _say(event: Event) -> None:
-    from orchestrator.views.job import job_line
+class _Teller:
+    """Prints what the job says; of its steps only some, or a long run would print nothing else."""
 
-    line = job_line(event)
-    if line is not None:
-        typer.echo(f"{time.strftime('%H:%M:%S')} {line}")
+    def __init__(self) -> None:
+        self._told = 0.0
+
+    def __call__(self, event: Event) -> None:
+        from jobs.events import Step
+        from orchestrator.views.job import job_line
+
+        now = time.monotonic()
+        if isinstance(event, Step):
+            if now - self._told < _STEPS_S:
+                return
+            self._told = now
+        typer.echo(f"{time.strftime('%H:%M:%S')} {job_line(event)}")
         sys.stdout.flush()

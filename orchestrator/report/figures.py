@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from orchestrator.report.importance import Importance
-from orchestrator.report.series import Curve, Group, Panel, curves, panels
+from orchestrator.report.series import Curve, Group, Panel, curves, panels, wide_layers
 from orchestrator.state import SweepView, TrialView
 
 Figure = dict[str, Any]
@@ -230,7 +230,7 @@ def _x_axis(panel: Panel) -> Figure:
 
 
 def layers(best: TrialView) -> Figure:
-    """Distance of each layer before and after training, on a logarithmic axis."""
+    """Distance of each layer before and after training."""
     data = []
     for scored, name, colour in (
         (best.scores[0], "before", "@faint"),
@@ -245,6 +245,9 @@ def layers(best: TrialView) -> Figure:
             "line": {"color": colour, "width": 2}, "marker": {"color": colour, "size": 8},
             "hovertemplate": "layer %{x}<br>distance %{y:.4~g}<extra></extra>",
         })  # fmt: skip
+    scale: Figure = {"rangemode": "tozero"}
+    if wide_layers(best):
+        scale = {"type": "log", "dtick": 1, "exponentformat": "none"}
     return {
         "data": data,
         "layout": layout(
@@ -253,7 +256,7 @@ def layers(best: TrialView) -> Figure:
             legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
             margin={"l": 56, "r": 12, "t": 40, "b": 44},
             xaxis=axis("decoder layer", dtick=1 if len(data[0]["x"]) <= 16 else None),
-            yaxis=axis("distance", type="log", dtick=1, exponentformat="none"),
+            yaxis=axis("distance", **scale),
         ),
     }
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.report.importance import Importance, importances
 from orchestrator.report.palette import LIGHT
-from orchestrator.report.series import Curve, Group, Panel, curves, panels
+from orchestrator.report.series import Curve, Group, Panel, curves, panels, wide_layers
 from orchestrator.state import SweepView, TrialView
 from orchestrator.views.standing import best_trial
 
@@ -175,7 +175,10 @@ def _layers(best: TrialView | None) -> Figure | None:
             [row["layer"] for row in rows], [row["distance"] for row in rows], marker="o",
             linewidth=2, color=colour, label=f"{name}, {scored.samples:,} samples",
         )  # fmt: skip
-    axes.set_yscale("log")
+    if wide_layers(best):
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(bottom=0)
     axes.set_xlabel(f"decoder layer of trial {best.number}")
     axes.set_ylabel("distance")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

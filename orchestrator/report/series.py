@@ -18,6 +18,8 @@ _GROUPS: dict[TrialState, Group] = {
     TrialState.FAILED: "failed",
 }
 
+_WIDE = 30.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
@@ -105,6 +107,16 @@ def panels(view: SweepView, *, mixture: bool) -> list[Panel]:
             )
         )
     return made
+
+
+def wide_layers(best: TrialView) -> bool:
+    """Whether the layers' distances before and after differ so much that they need a log axis.
+
+    A log axis that spans less than a decade or two has hardly a tick to read.
+    """
+    rows = [row for scored in (best.scores[0], best.scores[-1]) for row in scored.mir["layers"]]
+    found = [row["distance"] for row in rows if math.isfinite(row["distance"])]
+    return bool(found) and min(found) > 0 and max(found) / min(found) > _WIDE
 
 
 def _numeric(values: Sequence[float | int | str]) -> bool:

@@ -18,6 +18,7 @@ from sweep_views import SAMPLES, make_scored, make_trial, make_view
 
 from jobs.spec import SourceSpec
 from orchestrator.report.facts import caution, favourites, saved, tiles, verdict, witnesses
+from orchestrator.report.figures import layers
 from orchestrator.report.importance import MIN_TRIALS, importance, importances
 from orchestrator.report.page import page
 from orchestrator.report.palette import DARK, LIGHT
@@ -309,3 +310,11 @@ def test_a_sweep_in_which_mir_only_rises_is_called_that() -> None:
         risen[number] = replace(make_trial(number), scores=scores, counted=(True, True))
     view = replace(make_view(0), trials=risen)
     assert "MIR did not fall in any trial" in page(view)
+
+
+@pytest.mark.parametrize(("after", "kind"), [(2.0, "log"), (3.6, "tozero")])
+def test_layers_get_a_log_axis_only_where_it_has_ticks(after: float, kind: str) -> None:
+    scores = (make_scored(0, 3.7, 8.0, 0.0), make_scored(SAMPLES, after, 3.0, 0.5))
+    trial = replace(make_trial(0), scores=scores, counted=(True, True))
+    axis = layers(trial)["layout"]["yaxis"]
+    assert kind in (axis.get("type"), axis.get("rangemode"))
