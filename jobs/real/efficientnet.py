@@ -1,13 +1,15 @@
 """EfficientNet-lite0 as a grid encoder: 7 x 7 x 1280 features of a 224-pixel picture.
 
 Source: Tan and Le, "EfficientNet", arXiv 1905.11946, table 1, in the lite form (no squeeze and
-excitation, ReLU6 instead of swish, stem and head not scaled). Shape legend: B pictures, C channels.
+excitation, ReLU6 instead of swish, stem and head not scaled). Batch norms are folded into the
+convolutions: a frozen encoder has no use for them, and their float32 statistics do not mix with
+other precisions. Shape legend: B pictures, C channels.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,7 @@ _STAGES = (
 )
 _STEM = 32
 _HEAD = 1280
+_EPSILON = 1e-3  # of the published batch norms
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class SameConv(nn.Conv2d):
     def __init__(
         self, c_in: int, c_out: int, kernel: int, stride: int = 1, groups: int = 1
     ) -> None:
-        super().__init__(c_in, c_out, kernel, stride, groups=groups, bias=False)
+        super().__init__(c_in, c_out, kernel, stride, groups=groups)
 
     def forward(self, input: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, C', ceil(H / stride), ceil(W / stride)]."""
@@ -74,10 +77,6 @@ class SameConv(nn.Conv2d):
         return super().forward(pad(input, pads))
 
 
-def _norm(channels: int) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.01)
-
-
 class Block(nn.Module):
     """Inverted residual: expand, depthwise, project; added to its input where shapes allow."""
 
@@ -86,11 +85,11 @@ class Block(nn.Module):
         wide = c_in * expand
         self.expand = nn.Sequential()
         if expand > 1:
-            self.expand = nn.Sequential(SameConv(c_in, wide, 1), _norm(wide), nn.ReLU6())
+            self.expand = nn.Sequential(SameConv(c_in, wide, 1), nn.ReLU6())
         self.depthwise = nn.Sequential(
-            SameConv(wide, wide, kernel, stride, groups=wide), _norm(wide), nn.ReLU6()
+            SameConv(wide, wide, kernel, stride, groups=wide), nn.ReLU6()
         )
-        self.project = nn.Sequential(SameConv(wide, c_out, 1), _norm(c_out))
+        self.project = SameConv(wide, c_out, 1)
         self.residual = stride == 1 and c_in == c_out
 
     def forward(self, x: Tensor) -> Tensor:
@@ -108,7 +107,7 @@ class EfficientNetLite(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.config = EncoderConfig()
-        self.stem = nn.Sequential(SameConv(3, _STEM, 3, 2), _norm(_STEM), nn.ReLU6())
+        self.stem = nn.Sequential(SameConv(3, _STEM, 3, 2), nn.ReLU6())
         blocks: list[nn.Module] = []
         channels = _STEM
         for repeats, kernel, stride, expand, out in _STAGES:
@@ -116,7 +115,7 @@ class EfficientNetLite(nn.Module):
                 blocks.append(Block(channels, out, kernel, stride if turn == 0 else 1, expand))
                 channels = out
         self.blocks = nn.Sequential(*blocks)
-        self.head = nn.Sequential(SameConv(channels, _HEAD, 1), _norm(_HEAD), nn.ReLU6())
+        self.head = nn.Sequential(SameConv(channels, _HEAD, 1), nn.ReLU6())
 
     def forward(self, pixel_values: Tensor, output_hidden_states: bool = False) -> EncoderOutput:
         """pixel_values: [B, 3, 224, 224], scaled by `ImageProcessor`.
@@ -182,30 +181,36 @@ def load_image_processor(folder: str | Path) -> ImageProcessor:
 
 
 def convert_state(published: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the published checkpoint's tensors to this module's; the classifier is left out.
+    """The published checkpoint's tensors by this module's names, batch norms folded in.
 
-    Raises DataError where a tensor is missing or of another shape.
+    The classifier is left out. Raises DataError where a tensor is missing or of another shape.
     """
-    names = {"_conv_stem": "stem.0", "_bn0": "stem.1", "_conv_head": "head.0", "_bn1": "head.1"}
-    parts = {
-        "_expand_conv": "expand.0",
-        "_bn0": "expand.1",
-        "_depthwise_conv": "depthwise.0",
-        "_bn1": "depthwise.1",
-        "_project_conv": "project.0",
-        "_bn2": "project.1",
-    }
     state: dict[str, Tensor] = {}
-    for key, value in published.items():
-        pieces = key.split(".")
-        if pieces[0] == "_fc":
-            continue
-        if pieces[0] == "_blocks":
-            state[f"blocks.{pieces[1]}.{parts[pieces[2]]}.{pieces[3]}"] = value
-        else:
-            state[f"{names[pieces[0]]}.{pieces[1]}"] = value
     try:
+        for place, norm, name in _convolutions():
+            scale = (
+                published[f"{norm}.weight"] / (published[f"{norm}.running_var"] + _EPSILON).sqrt()
+            )
+            state[f"{name}.weight"] = published[f"{place}.weight"] * scale[:, None, None, None]
+            state[f"{name}.bias"] = (
+                published[f"{norm}.bias"] - published[f"{norm}.running_mean"] * scale
+            )
         EfficientNetLite().load_state_dict(state, strict=True)
-    except RuntimeError as error:
+    except (KeyError, RuntimeError) as error:
         raise DataError(f"the EfficientNet-lite0 checkpoint does not fit: {error}") from error
     return state
+
+
+def _convolutions() -> Iterator[tuple[str, str, str]]:
+    """Published names of each convolution and its batch norm, and the name here."""
+    yield "_conv_stem", "_bn0", "stem.0"
+    number = 0
+    for repeats, _, _, expand, _ in _STAGES:
+        for _ in range(repeats):
+            block = f"_blocks.{number}"
+            if expand > 1:
+                yield f"{block}._expand_conv", f"{block}._bn0", f"blocks.{number}.expand.0"
+            yield f"{block}._depthwise_conv", f"{block}._bn1", f"blocks.{number}.depthwise.0"
+            yield f"{block}._project_conv", f"{block}._bn2", f"blocks.{number}.project"
+            number += 1
+    yield "_conv_head", "_bn1", "head.0"
