@@ -1,13 +1,19 @@
 """Two ranks give what one gives, in processes of their own."""
 
+import multiprocessing
+import os
+import signal
+
 import pytest
 import torch
 from safetensors.torch import load_file
 from tiny_job import make_world, spec_of
 
 from jobs.checkpoint import WEIGHTS
-from jobs.events import Failed, Finished, Scored
+from jobs.events import Checkpointed, Failed, Finished, Scored, Stopped
 from jobs.launch import run_local
+from jobs.place import Place
+from jobs.run import run_job
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
@@ -77,3 +83,37 @@ def test_an_error_on_any_rank_ends_the_gang(base, tmp_path):
     assert isinstance(last, Failed)
     assert last.kind == "bad-configuration"
     assert "optim.global_batch: 5" in last.reason
+
+
+def test_a_killed_rank_is_told_as_lost_and_the_run_goes_on_from_its_checkpoint(base, tmp_path):
+    spec = spec_of(base, optim={"samples": 4000}, score={"every_samples": 2000})
+    events = []
+
+    def kill_a_rank(event):
+        events.append(event)
+        if isinstance(event, Checkpointed) and event.samples == 16:
+            multiprocessing.active_children()[-1].kill()
+
+    last = run_local(spec, 2, tmp_path, kill_a_rank)
+    assert isinstance(last, Failed)
+    assert last.kind == "worker-lost", last
+    assert multiprocessing.active_children() == []
+    polls = iter(range(100))
+    place = Place(folder=tmp_path, stop_requested=lambda: "enough" if next(polls) == 1 else None)
+    again = list(run_job(spec, place))
+    assert again[0].resumed_samples >= 16
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_softly_after_a_checkpoint(base, tmp_path, number):
+    events = []
+
+    def interrupt(event):
+        events.append(event)
+        if isinstance(event, Scored) and event.samples == 8:
+            os.kill(os.getpid(), number)
+
+    last = run_local(spec_of(base), 1, tmp_path, interrupt)
+    assert isinstance(last, Stopped)
+    assert isinstance(events[-2], Checkpointed)
+    assert events[-2].samples == last.samples == 12

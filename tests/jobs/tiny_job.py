@@ -51,7 +51,7 @@ def make_world(folder: Path) -> dict:
     raw.pre_tokenizer = Whitespace()
     PreTrainedTokenizerFast(
         tokenizer_object=raw, bos_token="<s>", eos_token="</s>", pad_token="<pad>",
-        unk_token="<unk>", chat_template=CHAT,
+        unk_token="<unk>", extra_special_tokens=["<user>", "<bot>"], chat_template=CHAT,
     ).save_pretrained(folder / "llama")  # fmt: skip
     _pictures(folder)
     source = {"kind": "jsonl", "path": str(folder / "captions.jsonl")}
