@@ -178,7 +178,7 @@ def _layers(best: TrialView | None) -> Figure | None:
     if wide_layers(best):
         axes.set_yscale("log")
     else:
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.06 * axes.get_ylim()[1])
     axes.set_xlabel(f"decoder layer of trial {best.number}")
     axes.set_ylabel("distance")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
