@@ -18,6 +18,8 @@ FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
 
 # Pillow warns above half its own limit; ours is lower and is checked before anything is decoded.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# Odd metadata of a picture that can be decoded: nothing that a user could act on.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
 
 _BOMB = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 # What Pillow's decoders raise on malformed bytes.

@@ -10,19 +10,22 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping
+from math import isqrt
 
 from mir.errors import ConfigError
 
-_MODULUS = 1 << 64
-_GOLDEN = 0x9E3779B97F4A7C15
+_WORD = 1 << 64
+# 128 bits: with a modulus of m the sequence is as even as a true golden ratio up to sqrt(m) points.
+_MODULUS = 1 << 128
+_GOLDEN = (isqrt(5 << 256) - _MODULUS) // 2
 _ROUNDS = 6
 
 
 def mix64(value: int) -> int:
     """A well-mixed 64-bit hash of an integer (splitmix64: Steele, Lea and Flood 2014)."""
-    value = (value + _GOLDEN) % _MODULUS
-    value = (value ^ (value >> 30)) * 0xBF58476D1CE4E5B9 % _MODULUS
-    value = (value ^ (value >> 27)) * 0x94D049BB133111EB % _MODULUS
+    value = (value + 0x9E3779B97F4A7C15) % _WORD
+    value = (value ^ (value >> 30)) * 0xBF58476D1CE4E5B9 % _WORD
+    value = (value ^ (value >> 27)) * 0x94D049BB133111EB % _WORD
     return value ^ (value >> 31)
 
 
@@ -82,7 +85,8 @@ class MixtureStream:
                 f"data.sources.{empty[0]}: no samples in it: remove it from the mixture"
             )
         self._sizes = [sizes[name] for name in self._names]
-        self._seed = mix64(seed % _MODULUS)
+        self._seed = mix64(seed % _WORD)
+        self._offset = self._seed * _WORD + mix64(self._seed)
         self._bounds = [0]
         running = 0.0
         for name in self._names:
@@ -92,7 +96,7 @@ class MixtureStream:
 
     def pick(self, position: int) -> tuple[str, int]:
         """Source name and sample index at `position` (0, 1, 2, ...)."""
-        point = (position * _GOLDEN + self._seed) % _MODULUS
+        point = (position * _GOLDEN + self._offset) % _MODULUS
         which = bisect_right(self._bounds, point) - 1
         epoch, place = divmod(self._count(which, position), self._sizes[which])
         key = mix64(self._seed ^ mix64(mix64(which) + epoch))
@@ -109,7 +113,7 @@ class MixtureStream:
 
     def _below(self, bound: int, positions: int) -> int:
         """How many of the first `positions` points of the Weyl sequence lie below `bound`."""
-        shifted = self._seed + _MODULUS
+        shifted = self._offset + _MODULUS
         return floor_sum(positions, _MODULUS, _GOLDEN, shifted) - floor_sum(
             positions, _MODULUS, _GOLDEN, shifted - bound
         )
