@@ -59,8 +59,8 @@ def exact(vision: Modality, text: Modality, pairs: Pairs | None, pair_count: int
     if pairs is None or pair_count is None:
         return Outcome(distance.value, clean, None)
     to_text, to_vision = map_factors(p, q, distance)
-    of_vision = token_influence(vision.tokens_ND, vision.roles, p, q, to_text)
-    of_text = token_influence(text.tokens_ND, text.roles, q, p, to_vision)
+    of_vision = token_influence(vision.tokens_ND, vision.norms_N, vision.roles, (p, q), to_text)
+    of_text = token_influence(text.tokens_ND, text.norms_N, text.roles, (q, p), to_vision)
     norms_N = text.norms_N
     of_text = of_text - 2 * distance.value * (norms_N / norms_N.mean() - 1) / len(norms_N)
     influence_P = sum_by_pair(of_vision, pairs[0], pair_count)

@@ -107,6 +107,7 @@ def test_interval_covers_as_often_as_it_says():
     errors = torch.tensor([draw.standard_error for draw in draws], dtype=torch.float64)
     covered = ((scores - scores.mean()).abs() < 1.2816 * errors).double().mean()
     assert 0.75 <= float(covered) <= 0.85
+    assert float(errors.mean()) == pytest.approx(float(scores.std()), rel=0.08)
 
 
 def _draw(seed):
