@@ -23,6 +23,7 @@ from mir.errors import UnreachableError
 from orchestrator.executors.inline import Runner, default_runner
 from orchestrator.executors.ray_rank import Rank, RankPlace
 from orchestrator.ports import Capacity, JobEvent, Launch
+from sweeps.spec import ResourceSpec
 
 # Read by ray when it is imported and started.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -53,16 +54,41 @@ class _Cancelled(Exception):  # noqa: N818 - a way out of the supervisor, not an
 
 
 @dataclass(kw_only=True)
+class _Gang:
+    """Actors in rank order and the placement group that holds their resources.
+
+    spare_since: when its last job left, while it waits for the next.
+    """
+
+    resources: ResourceSpec
+    group: Any
+    ranks: list[Any] = field(default_factory=list)
+    spare_since: float = 0.0
+
+    def free(self) -> None:
+        """Kill the processes and give the resources back."""
+        for rank in self.ranks:
+            ray.kill(rank)
+        remove_placement_group(self.group)
+
+
+@dataclass(kw_only=True)
 class _Job:
-    """One attempt under supervision. ranks: actors in rank order; running: they have begun."""
+    """One attempt under supervision. running: its ranks have begun; left_in_order: and ended."""
 
     launch: Launch
-    ranks: list[Any] = field(default_factory=list)
+    gang: _Gang | None = None
     running: bool = False
+    left_in_order: bool = False
     stop_reason: str | None = None
     kill_at: float = float("inf")
     lock: threading.Lock = field(default_factory=threading.Lock)
     thread: threading.Thread | None = None
+
+    @property
+    def name(self) -> str:
+        """Names the attempt."""
+        return f"{self.launch.trial}-{self.launch.attempt}"
 
     def check(self) -> None:
         """Raise _Cancelled once the time to leave softly is over."""
@@ -77,6 +103,9 @@ class RayExecutor:
         running cluster, whose nodes must have this package installed and see the study's folder.
     num_cpus: size of a local Ray, None for all cores.
     grace_s: how long a job may take to leave softly before its processes are killed.
+    spare_s: how long the process of a one-rank CPU job that left in order waits for the next job,
+        which then need not import everything anew; 0 for a process a job. Gangs and GPU jobs
+        always get fresh processes: theirs hold more state, and their start matters less.
     """
 
     def __init__(
@@ -86,11 +115,15 @@ class RayExecutor:
         *,
         runner: Runner = default_runner,
         grace_s: float = 30.0,
+        spare_s: float = 1.0,
     ) -> None:
         self._runner = runner
         self._grace_s = grace_s
         self._events: queue.Queue[JobEvent] = queue.Queue()
         self._jobs: dict[int, _Job] = {}
+        self._spare_s = spare_s
+        self._spare: list[_Gang] = []
+        self._spare_lock = threading.Lock()
         self._owns_ray = not ray.is_initialized()
         if self._owns_ray:
             _connect(address, num_cpus)
@@ -103,8 +136,9 @@ class RayExecutor:
     def start(self, launch: Launch) -> None:
         """Begin to place the gang; it runs as soon as the cluster has room."""
         job = _Job(launch=launch)
-        name = f"trial-{launch.trial}-{launch.attempt}"
-        job.thread = threading.Thread(target=self._supervise, args=(job,), name=name, daemon=True)
+        job.thread = threading.Thread(
+            target=self._supervise, args=(job,), name=f"job-{job.name}", daemon=True
+        )
         self._jobs[launch.trial] = job
         job.thread.start()
 
@@ -116,11 +150,12 @@ class RayExecutor:
         with job.lock:
             job.stop_reason = reason
             job.kill_at = time.monotonic() + (self._grace_s if job.running else 0.0)
-            for rank in job.ranks:
-                rank.stop.remote(reason)
+            for rank in job.gang.ranks if job.gang else ():
+                rank.stop.remote(job.name, reason)
 
     def wait(self, timeout_s: float) -> Sequence[JobEvent]:
         """Everything that has come; blocks until something has, or the time is over."""
+        self._free_spare(self._spare_s)
         try:
             events = [self._events.get(timeout=timeout_s)]
         except queue.Empty:
@@ -138,15 +173,16 @@ class RayExecutor:
             if job.thread is not None:
                 job.thread.join(timeout=10.0)
         self._jobs.clear()
+        self._spare_s = 0.0
+        if ray.is_initialized():
+            self._free_spare(0.0)
         if self._owns_ray and ray.is_initialized():
             ray.shutdown()
 
     def _supervise(self, job: _Job) -> None:
         """One attempt from its placement to its last event, in a thread of its own."""
-        group = None
         try:
-            group = _reserve(job)
-            last = self._conduct(job, group)
+            last = self._conduct(job)
         except _Cancelled:
             last = _after_kill(job)
         except LOST as error:
@@ -154,25 +190,51 @@ class RayExecutor:
         except RayError as error:
             last = Failed(kind="error", reason=_first_line(error), detail=str(error))
         finally:
-            for rank in job.ranks:
-                ray.kill(rank)
-            if group is not None:
-                remove_placement_group(group)
+            if job.gang is not None and not (job.left_in_order and self._keep(job.gang)):
+                job.gang.free()
         if self._jobs.get(job.launch.trial) is job:
             del self._jobs[job.launch.trial]
         self._emit(job, last)
+
+    def _keep(self, gang: _Gang) -> bool:
+        """Whether the gang now waits for another job."""
+        if gang.resources.workers > 1 or gang.resources.gpus_per_worker or not self._spare_s:
+            return False
+        gang.spare_since = time.monotonic()
+        with self._spare_lock:
+            self._spare.append(gang)
+        return True
+
+    def _take_spare(self, resources: ResourceSpec) -> _Gang | None:
+        with self._spare_lock:
+            fitting = [gang for gang in self._spare if gang.resources == resources]
+            if not fitting:
+                return None
+            self._spare.remove(fitting[-1])
+            return fitting[-1]
+
+    def _free_spare(self, older_than_s: float) -> None:
+        with self._spare_lock:
+            limit = time.monotonic() - older_than_s
+            old = [gang for gang in self._spare if gang.spare_since <= limit]
+            self._spare = [gang for gang in self._spare if gang.spare_since > limit]
+        for gang in old:
+            gang.free()
 
     def _emit(self, job: _Job, event: Event) -> None:
         launch = job.launch
         self._events.put(JobEvent(trial=launch.trial, attempt=launch.attempt, event=event))
 
-    def _conduct(self, job: _Job, group: Any) -> Event:
-        """Start the ranks, pass on what the lead says, and return the job's last word."""
-        job.ranks = _make_ranks(job.launch, group)
-        places = _places(job, group)
+    def _conduct(self, job: _Job) -> Event:
+        """Place and start the ranks, pass on what the lead says, and return the last word."""
+        gang = self._take_spare(job.launch.resources) or _place_gang(job)
+        job.gang = gang
+        if not gang.ranks:
+            gang.ranks = _make_ranks(gang)
+        places = _places(job, gang)
         with job.lock:
             job.check()
-            lead, others = _begin(job, self._runner, places)
+            lead, others = _begin(job, gang, self._runner, places)
         waiting = [lead, *others]
         while True:
             job.check()
@@ -189,6 +251,7 @@ class RayExecutor:
             if isinstance(event, Failed):
                 return _root_cause(event, others)
             if isinstance(event, TERMINAL):
+                job.left_in_order = True
                 return event
             self._emit(job, event)
 
@@ -219,7 +282,7 @@ def _require_answer(address: str) -> None:
     socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
 
 
-def _reserve(job: _Job) -> Any:
+def _place_gang(job: _Job) -> _Gang:
     """A placement group for the whole gang, waited for as long as it takes."""
     job.check()
     resources = job.launch.resources
@@ -233,11 +296,11 @@ def _reserve(job: _Job) -> Any:
     except BaseException:
         remove_placement_group(group)
         raise
-    return group
+    return _Gang(resources=resources, group=group)
 
 
-def _make_ranks(launch: Launch, group: Any) -> list[Any]:
-    resources = launch.resources
+def _make_ranks(gang: _Gang) -> list[Any]:
+    resources, group = gang.resources, gang.group
     actor = ray.remote(Rank)
     return [
         actor.options(
@@ -252,28 +315,31 @@ def _make_ranks(launch: Launch, group: Any) -> list[Any]:
     ]
 
 
-def _begin(job: _Job, runner: Runner, places: Sequence[RankPlace]) -> tuple[Any, list[Any]]:
+def _begin(
+    job: _Job, gang: _Gang, runner: Runner, places: Sequence[RankPlace]
+) -> tuple[Any, list[Any]]:
     """Set every rank to work: the lead's stream of events, and the others' last words."""
     spec = job.launch.spec.to_json()
-    lead = job.ranks[0].run.options(num_returns="streaming").remote(runner, spec, places[0])
+    lead = gang.ranks[0].run.options(num_returns="streaming").remote(runner, spec, places[0])
     others = [
         rank.follow.remote(runner, spec, place)
-        for rank, place in zip(job.ranks[1:], places[1:], strict=True)
+        for rank, place in zip(gang.ranks[1:], places[1:], strict=True)
     ]
     job.running = True
     return lead, others
 
 
-def _places(job: _Job, group: Any) -> list[RankPlace]:
+def _places(job: _Job, gang: _Gang) -> list[RankPlace]:
     """Every rank's surroundings; ranks on one node talk over its loopback."""
-    launch, ranks = job.launch, job.ranks
-    bundles = placement_group_table(group)["bundles_to_node_id"]
+    launch, ranks = job.launch, gang.ranks
+    bundles = placement_group_table(gang.group)["bundles_to_node_id"]
     nodes = [bundles[index] for index in range(len(ranks))]
     addresses = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes()}
     port = ray.get(ranks[0].free_port.remote())
     one_node = len(set(nodes)) == 1
     return [
         RankPlace(
+            job=job.name,
             folder=str(launch.folder.resolve()),
             rank=index,
             world_size=len(ranks),

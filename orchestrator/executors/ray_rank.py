@@ -22,8 +22,12 @@ from orchestrator.executors.outcome import whole
 
 @dataclass(frozen=True, kw_only=True)
 class RankPlace:
-    """Where a rank runs, as plain values that cross Ray; see `Place`. cwd: of the command."""
+    """Where a rank runs, as plain values that cross Ray; see `Place`.
 
+    job: names the attempt. cwd: of the command.
+    """
+
+    job: str
     folder: str
     rank: int
     world_size: int
@@ -51,14 +55,13 @@ class RankPlace:
 
 
 class Rank:
-    """The actor. `run` works in one thread while `stop` gets through in another."""
+    """The actor. `run` works in one thread while `stop` gets through in another.
+
+    It may run one job after another, so a stop names its job.
+    """
 
     def __init__(self) -> None:
-        self._stop_reason: str | None = None
-
-    def process(self) -> int:
-        """The process id."""
-        return os.getpid()
+        self._stops: dict[str, str] = {}
 
     def free_port(self) -> int:
         """A TCP port that was free on this node a moment ago."""
@@ -67,10 +70,9 @@ class Rank:
             port: int = probe.getsockname()[1]
         return port
 
-    def stop(self, reason: str) -> None:
+    def stop(self, job: str, reason: str) -> None:
         """Ask the job to leave at its next step boundary."""
-        if self._stop_reason is None:
-            self._stop_reason = reason
+        self._stops.setdefault(job, reason)
 
     def run(self, runner: Runner, spec: dict[str, Any], at: RankPlace) -> Iterator[dict[str, Any]]:
         """The lead rank's work: every event as it happens, as plain JSON values."""
@@ -100,7 +102,7 @@ class Rank:
             master_port=at.master_port,
             device=at.device,
             threads=at.threads,
-            stop_requested=lambda: self._stop_reason,
+            stop_requested=lambda: self._stops.get(at.job),
         )
         yield from whole(lambda: runner(JobSpec.model_validate(spec), place))
 

@@ -4,11 +4,12 @@ a study without a database, and a fuse that kills the controller wherever it bur
 from __future__ import annotations
 
 import json
+import os
 import random
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from math import log10
 
 from jobs.events import (
     Checkpointed,
@@ -166,8 +167,6 @@ def score(samples: int, mir: float, *, loss: float = 2.0, gap: float = 1.0) -> S
 
 def mir_at(spec: JobSpec, samples: int) -> float:
     """The pretended MIR: best at a learning rate of 1e-2, falling with samples."""
-    from math import log10
-
     return 4.0 - samples / SAMPLES * (2.0 - abs(log10(spec.optim.learning_rate) + 2.0))
 
 
@@ -229,6 +228,6 @@ def lost(reason: str = "its process died") -> Failed:
     return Failed(kind="worker-lost", reason=reason)
 
 
-def folder_of(root: Path) -> Path:
-    """A study's folder in a test's folder."""
-    return root / "study"
+def process() -> int:
+    """The process that a job runs in."""
+    return os.getpid()

@@ -287,6 +287,32 @@ def test_the_rank_that_failed_is_the_cause(local_ray, tmp_path):
 
 
 @pytest.mark.ray
+def test_a_process_serves_the_next_small_job_and_then_ends(local_ray, tmp_path):
+    executor = under_ray("slow", spare_s=0.5)
+    processes = []
+    for trial in range(2):
+        executor.start(launch(tmp_path, trial))
+        started = collect(executor, lambda event: isinstance(event, Started))[-1].event
+        processes.append(started.trainable["pid"])
+        # A stop is for one job only, not for the next one in the same process.
+        executor.stop(trial, f"enough of {trial}")
+        assert collect(executor, terminal)[-1].event.reason == f"enough of {trial}"
+    assert processes[0] == processes[1]
+    time.sleep(0.5)
+    executor.wait(0.0)
+    assert_gone(processes)
+    assert_free()
+
+
+@pytest.mark.ray
+def test_a_failed_job_leaves_no_process_to_the_next(local_ray, tmp_path):
+    executor = under_ray("raising")
+    executor.start(launch(tmp_path))
+    collect(executor, terminal)
+    assert_free(seconds=5.0)
+
+
+@pytest.mark.ray
 def test_a_deaf_job_is_killed_after_its_grace(local_ray, tmp_path):
     executor = under_ray("deaf", grace_s=0.5)
     executor.start(launch(tmp_path))
