@@ -11,22 +11,8 @@ from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 WORDS = [
-    "the",
-    "a",
-    "red",
-    "blue",
-    "green",
-    "round",
-    "square",
-    "shape",
-    "stands",
-    "next",
-    "to",
-    "another",
-    "one",
-    "and",
-    "is",
-    "small",
+    *("the", "a", "red", "blue", "green", "round", "square", "shape"),
+    *("stands", "next", "to", "another", "one", "and", "is", "small"),
 ]
 CHAT = (
     "{% for message in messages %}user: {% for part in message['content'] %}"

@@ -1,0 +1,86 @@
+"""Scoring our own checkpoints, MoCa included, against a naive loop over full hidden states."""
+
+import pytest
+import torch
+from score_models import save_pairs
+
+from jobs.checkpoint import Progress, save
+from jobs.load import load_checkpoint
+from jobs.model.build import build_model
+from jobs.spec import JobSpec
+from mir.report import MirReport
+from mir.score import score_layers
+from orchestrator.scoring.inputs import EvaluationPairs, choose_pairs
+from orchestrator.scoring.run import Request, score_pairs
+
+PAIRS = 5
+
+
+def job(moca: bool) -> JobSpec:
+    return JobSpec.model_validate(
+        {
+            "model": {"moca": {"init_std": 0.3} if moca else None},
+            "data": {
+                "sources": {"scenes": {"style": "detailed", "size": 8}},
+                "validation": {"style": "detailed", "split": "validation", "size": 8},
+            },
+        }
+    )
+
+
+@pytest.fixture(params=[False, True], ids=["plain", "moca"])
+def checkpoint(request, tmp_path):
+    """A checkpoint of an untrained job."""
+    spec = job(request.param)
+    model = build_model(spec.model, seed=3).model
+    trained = {f"weight/{n}": p.data for n, p in model.named_parameters() if p.requires_grad}
+    progress = Progress(samples=8, step=1, scored=8, ranks=1)
+    return save(tmp_path / "checkpoints", spec, progress, trained).path
+
+
+def naive(checkpoint, pairs: EvaluationPairs) -> MirReport:
+    """One pair at a time, unpadded, with all hidden states."""
+    loaded = load_checkpoint(checkpoint)
+    model, layers, of_pair = loaded.model, None, ([], [])
+    for number, text in enumerate(pairs.texts):
+        picture = loaded.image_processor(images=[pairs.picture(number)], return_tensors="pt")
+        ids = torch.tensor([loaded.tokenizer(text, add_special_tokens=False)["input_ids"]])
+        with torch.no_grad():
+            tokens = model.sequence(
+                model.encode(picture["pixel_values"]), ids, torch.ones_like(ids).bool()
+            )
+            with model._calibrated(tokens):
+                out = model.language(inputs_embeds=tokens.embeds, output_hidden_states=True)
+        states = out.hidden_states[1:]
+        layers = layers or [([], []) for _ in states]
+        for (vision, words), hidden_BSD in zip(layers, states, strict=True):
+            vision.append(hidden_BSD[tokens.vision_mask])
+            words.append(hidden_BSD[tokens.text_mask])
+        for side, mask in zip(of_pair, (tokens.vision_mask, tokens.text_mask), strict=True):
+            side.append(torch.full((int(mask.sum()),), number))
+    joined = [(torch.cat(vision), torch.cat(words)) for vision, words in layers]
+    return score_layers(joined, pairs=(torch.cat(of_pair[0]), torch.cat(of_pair[1])))
+
+
+def test_a_checkpoint_scores_as_its_naive_states(checkpoint, tmp_path):
+    images, texts = save_pairs(tmp_path / "pairs", PAIRS)
+    pairs = choose_pairs(images, texts, PAIRS)
+    request = Request(
+        model=str(checkpoint),
+        variant="exact",
+        device="cpu",
+        dtype="auto",
+        batch_size="3",
+        max_text_tokens=None,
+        memory="auto",
+        trust_remote_code=False,
+    )
+    told = []
+    report, rank = score_pairs(request, pairs, lambda *what: told.append(what))
+    expected = naive(checkpoint, pairs)
+    assert rank == 0
+    assert report.protocol.template == "plain"
+    assert report.mir == pytest.approx(expected.mir, abs=1e-5)
+    assert report.per_layer == pytest.approx(expected.per_layer, rel=1e-4)
+    assert report.standard_error == pytest.approx(expected.standard_error, rel=1e-3)
+    assert ("scoring", 2, 2) in told
