@@ -1,4 +1,18 @@
-"""`score_layers`: features in, report out."""
+"""`score_layers`: features in, report out.
+
+What happens at the edges, decided once:
+
+identical modalities        distance 0, exactly; a sum of 0 over all layers is a MirError, since
+                            its logarithm would win every comparison
+a layer at 0 or below       `mean-of-logs` is left out of the aggregates
+no token; one token         EmptyModalityError; MirError (one token has no unbiased covariance)
+NaN or infinity             NonFiniteError with layer, modality and number of tokens
+fewer tokens than D         the same distance through the smaller side; few tokens bias it upwards
+constant dimension          no variance, only its mean counts; `paper-fast` inverts a singular
+                            matrix there and is a MirError
+massive channel or tokens   no loss of the others: widest channels first, massive tokens in float64
+float16, bfloat16           widened to float32 first; float64 stays; autocast does not reach in
+"""
 
 from __future__ import annotations
 
@@ -30,9 +44,8 @@ def score_layers(
     Source: Huang et al. 2024, arXiv 2410.07167.
     """
     started = time.perf_counter()
-    count = None if pairs is None else 1 + int(max(index.max() for index in pairs))
     scores = [
-        score_layer(vision, text, layer=number, variant=variant, pairs=pairs, pair_count=count)
+        score_layer(vision, text, layer=number, variant=variant, pairs=pairs)
         for number, (vision, text) in enumerate(layers, start=1)
     ]
     seconds = time.perf_counter() - started
