@@ -43,10 +43,10 @@ def remedy(failure: Failed, *, job: JobSpec, workers: int, restarts: int, limit:
     """The remedy for one failure of a job that was restarted `restarts` times of `limit` before."""
     reason = f"{failure.kind}: {failure.reason}"
     match failure.kind:
-        case "worker-lost" if restarts < limit:
+        case "worker-lost" | "no-resources" if restarts < limit:
             text = f"{reason}; restart {restarts + 1} of {limit} from the newest checkpoint"
             return _restart(text, counted=True)
-        case "worker-lost":
+        case "worker-lost" | "no-resources":
             return _fail(f"{reason}; gave up after {restarts} restarts")
         case "preempted":
             text = f"{reason}; runs again from its checkpoint"
@@ -57,8 +57,6 @@ def remedy(failure: Failed, *, job: JobSpec, workers: int, restarts: int, limit:
                 return _fail(f"{reason}; the micro-batch is 1 already: use more workers or ZeRO 3")
             text = f"{reason}; restart with a micro-batch of {smaller}, same global batch"
             return _restart(text, micro_batch=smaller)
-        case "no-resources":
-            return _restart(reason)
         case "disk-full":
             text = f"{reason}; free some space, then run the same command again"
             return Remedy(action=Action.HALT, state=TrialState.PAUSED, reason=text)

@@ -5,6 +5,7 @@ Imports nothing heavy: what a job needs is imported by its runner, in the job's 
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import sys
@@ -105,6 +106,8 @@ class Rank:
             stop_requested=lambda: self._stops.get(at.job),
         )
         yield from whole(lambda: runner(JobSpec.model_validate(spec), place))
+        # The engine and the model refer to each other; the next job needs their memory.
+        gc.collect()
 
 
 def _write_output_to(path: Path) -> None:

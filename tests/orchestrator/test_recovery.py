@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -42,10 +44,11 @@ class World:
         self.tracker = MemoryTracker()
         self.slots = slots
         self.fuse = Fuse()
+        self.executor = InlineExecutor
 
     def run(self, fuse: Fuse | None = None):
         self.fuse = fuse or Fuse()
-        executor = InlineExecutor(self.jobs, slots=self.slots, nodes=((9.0, 0.0),))
+        executor = self.executor(self.jobs, slots=self.slots, nodes=((9.0, 0.0),))
         return Controller(
             self.spec,
             self.folder,
@@ -146,13 +149,33 @@ FAILURES = st.dictionaries(
 )
 
 
+class Shuffled(InlineExecutor):
+    """Jobs come in any order, and what was said is now and then said twice or late."""
+
+    def __init__(self, *args, chance: random.Random, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._chance = chance
+        self._said = []
+
+    def wait(self, timeout_s):
+        self._jobs.rotate(self._chance.randrange(4))
+        events = [*super().wait(timeout_s)]
+        self._said = [*self._said[-5:], *events]
+        if self._said and self._chance.random() < 0.2:
+            events.append(self._chance.choice([s for s in self._said if s.event.event != "step"]
+                                              or self._said))  # fmt: skip
+        return events
+
+
 @settings(max_examples=15, deadline=None)
-@given(FAILURES, st.integers(1, 4), st.lists(st.integers(0, 500), max_size=4))
+@given(FAILURES, st.integers(1, 4), st.lists(st.integers(0, 500), max_size=4), st.integers(0, 99))
 def test_whatever_fails_and_wherever_it_is_killed_every_trial_is_accounted_for(
-    failures, slots, kills
+    failures, slots, kills, seed
 ):
     with TemporaryDirectory() as folder:
         world = World(Path(folder), slots=slots, failures=failures)
+        chance = random.Random(seed)
+        world.executor = partial(Shuffled, chance=chance)
         for left in kills:
             try:
                 world.run(Fuse(left))
