@@ -1,0 +1,173 @@
+"""Listing files: what is wrong with the file is refused with its line, a bad sample is counted."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from data_files import write_listing
+from PIL import Image
+
+from jobs.data import files
+from jobs.data.build import open_source, open_texts
+from jobs.data.errors import BadSample
+from jobs.spec import SourceSpec, TextsSpec
+from mir.errors import ConfigError, DataError
+
+
+def jsonl(tmp_path, *lines, raw=None):
+    """A source of the given entries (objects become JSON) over one good picture a.png."""
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    texts = [line if isinstance(line, str) else json.dumps(line) for line in lines]
+    path = tmp_path / "data.jsonl"
+    path.write_bytes("\n".join(texts).encode() if raw is None else raw)
+    return open_source(SourceSpec(kind="jsonl", path=str(path)))
+
+
+def test_good_lines_are_read_in_order(tmp_path):
+    source = jsonl(
+        tmp_path,
+        {"image": "a.png", "caption": " One. "},
+        "",
+        {"image": "a.png", "caption": "Zwei ü"},
+    )
+    assert [source[i].caption for i in range(len(source))] == ["One.", "Zwei ü"]
+    assert source[1].key == "data.jsonl:3"
+    assert source[0].image.mode == "RGB"
+
+
+def test_a_byte_order_mark_is_no_mistake(tmp_path):
+    assert len(jsonl(tmp_path, raw=b'\xef\xbb\xbf{"image": "a.png", "caption": "x"}\r\n')) == 1
+
+
+@pytest.mark.parametrize(
+    ("caption", "reason"),
+    [
+        ("", "caption empty"),
+        (" \n\t", "caption empty"),
+        (None, "caption is not a string"),
+        (7, "caption is not a string"),
+        (["A dog."], "caption is not a string"),
+        ({"text": "A dog."}, "caption is not a string"),
+        ("x" * 10_000_000, "caption too long"),
+        ("\ud800 dog", "caption is not valid text"),
+    ],
+)
+def test_bad_captions_are_bad_samples(tmp_path, caption, reason):
+    source = jsonl(tmp_path, {"image": "a.png", "caption": caption})
+    with pytest.raises(BadSample, match=reason) as caught:
+        source[0]
+    assert caught.value.key == "data.jsonl:1"
+    assert len(repr(source._records)) < 30_000  # a monstrous caption is not kept
+
+
+@pytest.mark.parametrize("image", [None, "", 3, ["a.png"], "none.png", "../a.png", "a\0.png"])
+def test_bad_image_fields_are_bad_samples(tmp_path, image):
+    source = jsonl(tmp_path, {"image": image, "caption": "x"})
+    with pytest.raises(BadSample, match="image"):
+        source[0]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("not json", r"data\.jsonl:2: not JSON"),
+        ('{"image": "a.png"', r"data\.jsonl:2: not JSON"),
+        ("[" * 100_000, r"data\.jsonl:2: not JSON"),
+        ("9" * 10_000, r"data\.jsonl:2: not JSON"),
+        ('["a.png", "x"]', r"data\.jsonl:2: list instead of an object"),
+        ("7", r"data\.jsonl:2: int instead of an object"),
+        ('{"image": "a.png", "text": "x"}', r"data\.jsonl:2: no field 'caption' \(found: .*text"),
+    ],
+)
+def test_a_broken_line_is_refused_with_its_number(tmp_path, line, message):
+    with pytest.raises(DataError, match=message) as caught:
+        jsonl(tmp_path, {"image": "a.png", "caption": "x"}, line)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+def test_wrong_encoding_is_refused_with_its_line(tmp_path):
+    good = b'{"image": "a.png", "caption": "x"}\n'
+    with pytest.raises(DataError, match=r"data\.jsonl:2: not UTF-8 .* save the file as UTF-8"):
+        jsonl(tmp_path, raw=good + '{"image": "a.png", "caption": "Größe"}'.encode("latin-1"))
+
+
+def test_an_endless_line_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "MAX_LINE", 1 << 20)
+    with pytest.raises(DataError, match=r"data\.jsonl:1: a line of more than 1 MiB"):
+        jsonl(tmp_path, raw=b"x" * (2 << 20))
+
+
+def test_llava_takes_the_first_answer(tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    turns = [
+        {"from": "human", "value": "Describe.\n<image>"},
+        {"from": "gpt", "value": "A dog."},
+        {"from": "gpt", "value": "Later."},
+    ]
+    entries = [
+        {"id": "1", "image": "a.png", "conversations": turns},
+        {"id": "2", "conversations": turns},
+        {"id": "3", "image": "a.png", "conversations": "none"},
+        {"id": "4", "image": "a.png", "conversations": [None, 5]},
+    ]
+    (tmp_path / "l.json").write_text(json.dumps(entries), encoding="utf-8")
+    source = open_source(SourceSpec(kind="llava", path=str(tmp_path / "l.json")))
+    assert source[0].caption == "A dog."
+    for index, reason in ((1, "no image path"), (2, "not a string"), (3, "not a string")):
+        with pytest.raises(BadSample, match=rf"l\.json\[{index}\]: .*{reason}"):
+            source[index]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [('{"image": 1}', "dict instead of a list"), ("[1]", "entry 0 is int"), ("[", "not JSON")],
+)
+def test_a_broken_llava_file_is_refused(tmp_path, content, message):
+    (tmp_path / "l.json").write_text(content, encoding="utf-8")
+    with pytest.raises(DataError, match=message):
+        open_source(SourceSpec(kind="llava", path=str(tmp_path / "l.json")))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"kind": "jsonl"}, r"data\.sources\.a\.path: missing"),
+        ({"kind": "jsonl", "path": "none.jsonl"}, r"a\.path: 'none\.jsonl' is no file"),
+        ({"kind": "jsonl", "path": "{tmp}/data.jsonl", "images": "none"}, r"a\.images: 'none'"),
+        ({"kind": "jsonl", "path": "{tmp}/data.jsonl", "style": "short"}, r"a\.style: 'short'"),
+        ({"kind": "llava", "path": "x.json", "size": 4}, r"a\.size: 4 is read only by"),
+        ({"kind": "scenes"}, r"a\.style: missing: kind 'scenes' needs one of detailed"),
+        ({"kind": "scenes", "style": "none"}, r"a\.style: 'none' is unknown; known: detailed"),
+        ({"kind": "scenes", "style": "short", "path": "x"}, r"a\.path: 'x' is not read by kind"),
+    ],
+)
+def test_wrong_settings_are_refused_with_field_value_and_remedy(tmp_path, settings, message):
+    write_listing(tmp_path, 2)
+    settings = {key: str(v).format(tmp=tmp_path) for key, v in settings.items()}
+    with pytest.raises(ConfigError, match=message):
+        open_source(SourceSpec(**settings), "data.sources.a")
+
+
+def test_an_empty_data_set_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"data\.jsonl holds no samples"):
+        jsonl(tmp_path, "")
+
+
+def test_texts_come_from_lines_or_files_in_order(tmp_path):
+    (tmp_path / "b.txt").write_text("two\nlines\n", encoding="utf-8")
+    (tmp_path / "a.txt").write_text("one\n\n", encoding="utf-8")
+    assert open_texts(TextsSpec(source=str(tmp_path / "b.txt"))) == ["two", "lines"]
+    assert open_texts(TextsSpec(source=str(tmp_path))) == ["one", "two\nlines"]
+    assert len(open_texts(TextsSpec())) >= 100
+
+
+def test_unusable_texts_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"score\.texts\.source: 'nowhere' does not exist"):
+        open_texts(TextsSpec(source="nowhere"))
+    with pytest.raises(DataError, match="holds no text"):
+        open_texts(TextsSpec(source=str(tmp_path)))
+    (tmp_path / "a.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DataError, match="not UTF-8"):
+        open_texts(TextsSpec(source=str(tmp_path)))
