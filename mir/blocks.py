@@ -9,9 +9,12 @@ Shape suffixes: N rows, D columns, K inner.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 import torch
 from torch import Tensor
+
+Shape = Literal["lower", "upper", "full"]
 
 BLOCKS = 8
 NARROWEST = 128
@@ -48,12 +51,20 @@ def lower_cross(left_DD: Tensor, right_DD: Tensor) -> Tensor:
     return result_DD
 
 
-def square_lengths(rows_ND: Tensor, factor_DK: Tensor, *, lower: bool) -> Tensor:
-    """Squared length of every row of rows @ factor: [N]. `lower`: factor is lower triangular."""
-    if not lower:
+def lower_times(left_DD: Tensor, right_DK: Tensor) -> Tensor:
+    """left @ right with `left` lower triangular, for half of a product's work."""
+    return torch.cat(
+        [left_DD[b, : b.stop] @ right_DK[: b.stop] for b in column_blocks(len(left_DD))]
+    )
+
+
+def square_lengths(rows_ND: Tensor, factor_DK: Tensor, shape: Shape) -> Tensor:
+    """Squared length of every row of rows @ factor: [N]. `shape`: what is known to be 0."""
+    if shape == "full":
         return (rows_ND @ factor_DK).square().sum(dim=1)
     lengths_N = rows_ND.new_zeros(len(rows_ND))
     for block in column_blocks(factor_DK.shape[1]):
-        product = rows_ND[:, block.start :] @ factor_DK[block.start :, block]
+        inner = slice(block.start, None) if shape == "lower" else slice(None, block.stop)
+        product = rows_ND[:, inner] @ factor_DK[inner, block]
         lengths_N += product.square().sum(dim=1)
     return lengths_N

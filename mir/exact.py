@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mir.checks import Pairs
 from mir.frechet import Distance, Gaussian, measure, rounding_error
-from mir.influence import map_factors, sum_by_pair, token_influence
+from mir.influence import optimal_maps, sum_by_pair, token_influence
 from mir.moments import Moments, Roles, moments, widest_first
 
 TOLERANCE = 2e-7
@@ -58,7 +58,7 @@ def exact(vision: Modality, text: Modality, pairs: Pairs | None, pair_count: int
     p, q, distance, clean = outcome
     if pairs is None or pair_count is None:
         return Outcome(distance.value, clean, None)
-    to_text, to_vision = map_factors(p, q, distance)
+    to_text, to_vision = optimal_maps(p, q, distance)
     of_vision = token_influence(vision.tokens_ND, vision.norms_N, vision.roles, (p, q), to_text)
     of_text = token_influence(text.tokens_ND, text.norms_N, text.roles, (q, p), to_vision)
     norms_N = text.norms_N

@@ -54,7 +54,8 @@ class Distance:
 
     value: never below 0; less than the rounding of the traces counts as 0.
     left_RK, values_K, right_QK: F_p^T F_q = left diag(values) right^T without its null space;
-        the vectors only where they were asked for.
+        the vectors only where they were asked for, and only the right ones of a square matrix
+        of full rank, whose two optimal maps are inverse to each other.
     """
 
     value: float
@@ -164,6 +165,8 @@ def _by_gram(cross_RQ: Tensor, known: float, vectors: bool) -> tuple[Distance, T
         return Distance(value, values_K), squares_K
     keep = squares_K > noise * len(square)
     values_K, near = values_K[keep], near[:, keep]
+    if near.shape[1] == cross_RQ.shape[0] == cross_RQ.shape[1]:
+        return Distance(value, values_K, None, near), squares_K
     far = tall @ (near / values_K)
     left, right = (near, far) if wide else (far, near)
     return Distance(value, values_K, left, right), squares_K

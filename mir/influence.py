@@ -18,7 +18,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from mir.blocks import gram, square_lengths
+from mir.blocks import Shape, gram, lower_times, square_lengths
 from mir.frechet import Distance, Gaussian, psd_factor
 from mir.moments import CHUNK, Roles
 from mir.outliers import SIGMAS, median_row
@@ -27,17 +27,37 @@ WINDOW = 0.5
 """Half the width, in standard deviations of the norms, in which tokens are next to a threshold."""
 
 
-def map_factors(p: Gaussian, q: Gaussian, distance: Distance) -> tuple[Tensor, Tensor]:
-    """Factors B [D, K] of the optimal maps T = B B^T from p to q and from q to p, in the
-    dimensions' own order."""
-    assert distance.left_RK is not None and distance.right_QK is not None
+@dataclass(frozen=True, eq=False)
+class OptimalMap:
+    """The optimal map between two Gaussians as T = B B^T, in the dimensions' own order."""
+
+    factor_DK: Tensor
+    shape: Shape
+
+
+def optimal_maps(p: Gaussian, q: Gaussian, distance: Distance) -> tuple[OptimalMap, OptimalMap]:
+    """From p to q and from q to p, which are inverse to each other where both are invertible."""
+    assert distance.right_QK is not None
     roots_K = distance.values_K.sqrt()
-    to_q = q.factor_DR @ (distance.right_QK / roots_K)
-    to_p = p.factor_DR @ (distance.left_RK / roots_K)
-    if p.order_D is None:
-        return to_q, to_p
-    back_D = p.order_D.argsort()
-    return to_q[back_D], to_p[back_D]
+    if distance.left_RK is not None:
+        to_q, to_p = (
+            q.factor_DR @ (distance.right_QK / roots_K),
+            p.factor_DR @ (distance.left_RK / roots_K),
+        )
+        return OptimalMap(_own(to_q, p.order_D), "full"), OptimalMap(_own(to_p, p.order_D), "full")
+    product = lower_times if q.lower else torch.matmul
+    to_q = _own(product(q.factor_DR, distance.right_QK / roots_K), p.order_D)
+    factor, lower = psd_factor(gram(to_q.T))
+    if not lower:
+        # Orthogonal columns, so the inverse only inverts their lengths.
+        return OptimalMap(factor, "full"), OptimalMap(factor / factor.square().sum(dim=0), "full")
+    identity = torch.eye(len(factor), dtype=factor.dtype, device=factor.device)
+    inverse = torch.linalg.solve_triangular(factor, identity, upper=False)
+    return OptimalMap(factor, "lower"), OptimalMap(inverse.T.contiguous(), "upper")
+
+
+def _own(rows_DK: Tensor, order_D: Tensor | None) -> Tensor:
+    return rows_DK if order_D is None else rows_DK[order_D.argsort()]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,18 +67,16 @@ class _Derivative:
     mean_D: Tensor
     gap_D: Tensor
     factor_DK: Tensor
-    lower: bool
+    shape: Shape
 
     @classmethod
-    def of(cls, own: Gaussian, other: Gaussian, map_DK: Tensor, dtype: torch.dtype) -> Self:
-        size, rank = map_DK.shape
-        factor, lower = (map_DK, False) if rank < size else psd_factor(gram(map_DK.T))
+    def of(cls, own: Gaussian, other: Gaussian, to: OptimalMap, dtype: torch.dtype) -> Self:
         gap_D = 2 * (own.mean_D - other.mean_D)
-        return cls(own.mean_D.to(dtype), gap_D.to(dtype), factor.to(dtype), lower)
+        return cls(own.mean_D.to(dtype), gap_D.to(dtype), to.factor_DK.to(dtype), to.shape)
 
     def __call__(self, rows_ND: Tensor) -> Tensor:
         centred_ND = rows_ND.to(self.mean_D.dtype) - self.mean_D
-        moved_N = square_lengths(centred_ND, self.factor_DK, lower=self.lower)
+        moved_N = square_lengths(centred_ND, self.factor_DK, self.shape)
         return (centred_ND @ self.gap_D + centred_ND.square().sum(dim=1) - moved_N).double()
 
 
@@ -67,13 +85,13 @@ def token_influence(
     norms_N: Tensor,
     roles: Roles,
     gaussians: tuple[Gaussian, Gaussian],
-    map_DK: Tensor,
+    to_other: OptimalMap,
 ) -> Tensor:
     """Derivative of the distance in the weight of every token, float64 [N]; sums to 0.
 
-    gaussians: the tokens' own and the other modality's. map_DK: own to other.
+    gaussians: the tokens' own and the other modality's. to_other: own to other.
     """
-    derivative = _Derivative.of(*gaussians, map_DK, tokens_ND.dtype)
+    derivative = _Derivative.of(*gaussians, to_other, tokens_ND.dtype)
     influence_N = torch.cat(
         [
             derivative(torch.where(replaced_N[:, None], roles.row_D, rows_ND))

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mir.blocks import gram, lower_cross, square_lengths
+from mir.blocks import gram, lower_cross, lower_times, square_lengths
 from mir.frechet import Gaussian, frechet_distance, measure, psd_factor
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -107,6 +107,7 @@ def test_blocked_products_equal_whole_ones(size):
     left, right = (torch.randn(size, size, dtype=torch.float64).tril() for _ in range(2))
     torch.testing.assert_close(gram(rows).tril(), (rows.T @ rows).tril())
     torch.testing.assert_close(lower_cross(left, right), left.T @ right)
-    lengths = square_lengths(rows, left, lower=True)
-    torch.testing.assert_close(lengths, (rows @ left).square().sum(dim=1))
-    torch.testing.assert_close(lengths, square_lengths(rows, left, lower=False))
+    torch.testing.assert_close(lower_times(left, right), left @ right)
+    for factor, shape in ((left, "lower"), (left.T, "upper"), (left + right.T, "full")):
+        lengths = square_lengths(rows, factor, shape)
+        torch.testing.assert_close(lengths, (rows @ factor).square().sum(dim=1))
