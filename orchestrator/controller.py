@@ -179,6 +179,8 @@ class Controller:
         if number not in self._active or self._desk.trial(number).attempt != said.attempt:
             return
         match event:
+            case Scored() if event in self._desk.trial(number).scores:
+                return  # a resumed job repeats what it scored before its checkpoint
             case Scored():
                 self._desk.scored(number, event)
             case Failed() | Stopped() | Finished():

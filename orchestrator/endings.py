@@ -42,7 +42,7 @@ class Ending:
 def ending(trial: TrialView, word: LastWord, sweep: SweepSpec, leaving: Leaving | None) -> Ending:
     """How the attempt that ended with `word` leaves its trial."""
     if isinstance(word, Finished):
-        return _finished(trial, sweep)
+        return _finished(trial, word, sweep)
     if trial.verdict is Verdict.PRUNE:
         return Ending(state=TrialState.PRUNED, reason=trial.verdict_reason)
     if isinstance(word, Failed) and (leaving is None or word.kind in _OWN_FAULT):
@@ -55,9 +55,10 @@ def ending(trial: TrialView, word: LastWord, sweep: SweepSpec, leaving: Leaving 
     return Ending(state=TrialState.PREEMPTED, reason=reason)
 
 
-def _finished(trial: TrialView, sweep: SweepSpec) -> Ending:
-    if not trial.scores:
-        return Ending(state=TrialState.FAILED, reason="error: it finished without a score")
+def _finished(trial: TrialView, word: Finished, sweep: SweepSpec) -> Ending:
+    if not trial.scores or trial.scores[-1].samples != word.samples:
+        reason = f"error: it finished without a score at {word.samples:,} samples"
+        return Ending(state=TrialState.FAILED, reason=reason)
     value = objective_value(sweep.study.objective, trial.scores[-1])
     if not math.isfinite(value):
         reason = f"diverged: {sweep.study.objective} is {value} at {trial.samples:,} samples"

@@ -15,6 +15,7 @@ from jobs.events import TERMINAL, Event
 from jobs.place import Place
 from jobs.spec import JobSpec
 from orchestrator.executors.outcome import whole
+from orchestrator.executors.scores import with_scores_kept
 from orchestrator.ports import Capacity, JobEvent, Launch
 
 Runner = Callable[[JobSpec, Place], Iterator[Event]]
@@ -67,7 +68,8 @@ class InlineExecutor:
             device="cuda" if launch.resources.gpus_per_worker else "cpu",
             stop_requested=lambda: job.stop_reason,
         )
-        job.events = whole(lambda: self._runner(launch.spec, place))
+        said = whole(lambda: self._runner(launch.spec, place))
+        job.events = with_scores_kept(said, launch.folder)
         self._jobs.append(job)
 
     def stop(self, trial: int, reason: str) -> None:

@@ -19,6 +19,7 @@ from jobs.place import Place
 from jobs.spec import JobSpec
 from orchestrator.executors.inline import Runner
 from orchestrator.executors.outcome import whole
+from orchestrator.executors.scores import with_scores_kept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +78,8 @@ class Rank:
 
     def run(self, runner: Runner, spec: dict[str, Any], at: RankPlace) -> Iterator[dict[str, Any]]:
         """The lead rank's work: every event as it happens, as plain JSON values."""
-        for event in self._events(runner, spec, at):
+        folder = Path(at.folder)
+        for event in with_scores_kept(self._events(runner, spec, at), folder):
             yield event.model_dump(mode="json")
 
     def follow(self, runner: Runner, spec: dict[str, Any], at: RankPlace) -> dict[str, Any]:

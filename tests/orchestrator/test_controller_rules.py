@@ -151,6 +151,7 @@ SCORED = {"scores": (score(SAMPLES, 2.5),), "counted": (True,), "feasible": True
         ({**SCORED, **PRUNED}, FINISHED, None, TrialState.COMPLETE),
         (SCORED, FINISHED, PAUSE, TrialState.COMPLETE),
         ({}, FINISHED, None, TrialState.FAILED),
+        ({"scores": (score(SAMPLES // 2, 2.5),)}, FINISHED, None, TrialState.FAILED),
         (PRUNED, STOPPED, None, TrialState.PRUNED),
         (PRUNED, LOST, None, TrialState.PRUNED),
         (PRUNED, STOPPED, PAUSE, TrialState.PRUNED),

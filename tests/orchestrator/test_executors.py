@@ -185,13 +185,25 @@ def test_whatever_a_runner_does_there_is_one_last_word(make, tmp_path, name, wor
 
 def test_a_resumed_job_goes_on_from_its_checkpoint(make, tmp_path):
     executor = make("quick")
-    folder = tmp_path / "0000"
-    folder.mkdir()
-    (folder / "checkpoint.json").write_text("32")
+    executor.start(launch(tmp_path))
+    first = plain(collect(executor, terminal))
+    (tmp_path / "0000" / "checkpoint.json").write_text("32")
+    with (tmp_path / "0000" / "scores.jsonl").open("a") as file:
+        file.write('{"event": "sco')  # killed while writing
     executor.start(launch(tmp_path, attempt=2))
     heard = collect(executor, terminal)
     assert heard[0].event.resumed_samples == 32
+    # The scores before the checkpoint are said again: the controller may not have heard them.
+    assert plain(heard[1:4]) == first[:3]
+    assert plain(heard) == first
+    executor.start(launch(tmp_path, attempt=3))
+    assert plain(collect(executor, terminal)) == first
     executor.close()
+
+
+def plain(heard):
+    """The scores among what was heard, as JSON."""
+    return [said.event.model_dump_json() for said in heard if isinstance(said.event, Scored)]
 
 
 def test_closing_twice_is_safe_and_nothing_is_heard_afterwards(make, tmp_path):

@@ -1,0 +1,55 @@
+"""A job's scores kept in its folder, so that none is lost between its checkpoint and the log.
+
+A checkpoint remembers that a score was made, and a resumed job does not make it again. If the
+controller died after the checkpoint and before it heard the score, only this file has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from jobs.events import Event, Scored, Started
+
+SCORES = "scores.jsonl"
+
+
+def with_scores_kept(events: Iterator[Event], folder: Path) -> Iterator[Event]:
+    """The lead rank's events; after Started come the kept scores up to the resumed checkpoint.
+
+    Each new score is in the file before it is passed on, hence before the next checkpoint.
+    """
+    path = folder / SCORES
+    for event in events:
+        if isinstance(event, Started):
+            yield event
+            kept = [score for score in _read(path) if score.samples <= event.resumed_samples]
+            _write(path, kept if event.resumed_samples else [])
+            if event.resumed_samples:
+                yield from kept
+            continue
+        if isinstance(event, Scored):
+            with path.open("a") as file:
+                file.write(event.model_dump_json() + "\n")
+        yield event
+
+
+def _read(path: Path) -> list[Scored]:
+    """Whole scores in order; a torn last line had no checkpoint after it."""
+    if not path.exists():
+        return []
+    scores = []
+    for line in path.read_text().splitlines():
+        try:
+            scores.append(Scored.model_validate_json(line))
+        except ValidationError:
+            break
+    return scores
+
+
+def _write(path: Path, scores: list[Scored]) -> None:
+    aside = path.with_suffix(".new")
+    aside.write_text("".join(score.model_dump_json() + "\n" for score in scores))
+    aside.replace(path)
