@@ -21,12 +21,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from mir.errors import MirError
 
 Memory = Literal["auto", "device", "host", "passes"]
-MEMORY: tuple[Memory, ...] = get_args(Memory)
 MARGIN = 0.8
 _GIB = 2**30
 

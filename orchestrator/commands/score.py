@@ -7,56 +7,66 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mir.report import VARIANTS, MirReport, Variant
+from mir.memory import Memory
+from mir.report import MirReport, Variant
 from orchestrator.scoring.inputs import choose_pairs
 from orchestrator.views.text import count, number, percent, plus_minus
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from mir.memory import Memory
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        help="Folder of a transformers model, hub name, or checkpoint of mirsweep.",
+        metavar="MODEL",
+    ),
+]
+Images = Annotated[Path, typer.Option(help="Folder of pictures, or a file with one path a line.")]
+Texts = Annotated[
+    Path, typer.Option(help="Folder of .txt or .story files, or a file with one text a line.")
+]
+Pairs = Annotated[
+    int, typer.Option(min=2, help="Pairs of the n-th picture with the n-th text, in order.")
+]
+MaxTextTokens = Annotated[
+    int | None, typer.Option(min=1, help="Text tokens that count, a pair; all if not given.")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Dtype = Annotated[str, typer.Option(help="auto (as stored), float32, bfloat16 or float16.")]
+BatchSize = Annotated[str, typer.Option(help="auto, or pairs a forward pass.")]
+Where = Annotated[
+    Memory, typer.Option(help="Where tokens are kept; 'passes' runs groups of layers.")
+]
+Json = Annotated[Path | None, typer.Option(help="Write the report here as JSON.")]
+Plot = Annotated[
+    Path | None, typer.Option(help="Draw distance by layer here (.png, .svg or .pdf).")
+]
+Trust = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run Python code that the model brings.")
+]
 
 
 def score(
-    model: Annotated[
-        str,
-        typer.Argument(help="Folder of a transformers model, hub name, or checkpoint of mirsweep."),
-    ],
-    images: Annotated[
-        Path, typer.Option(help="Folder of pictures, or a file with one path a line.")
-    ],
-    texts: Annotated[
-        Path, typer.Option(help="Folder of .txt or .story files, or a file with one text a line.")
-    ],
-    pairs: Annotated[
-        int, typer.Option(min=2, help="Pairs of the n-th picture with the n-th text, in order.")
-    ] = 100,
-    variant: Annotated[str, typer.Option(help=f"One of {', '.join(VARIANTS)}.")] = "exact",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    dtype: Annotated[
-        str, typer.Option(help="auto (as stored), float32, bfloat16 or float16.")
-    ] = "auto",
-    batch_size: Annotated[str, typer.Option(help="auto, or pairs a forward pass.")] = "auto",
-    max_text_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Text tokens that count, a pair; all if not given.")
-    ] = None,
-    memory: Annotated[
-        str,
-        typer.Option(help="Where tokens are kept: auto, device, host, or passes (layer groups)."),
-    ] = "auto",
-    json: Annotated[Path | None, typer.Option(help="Write the report here as JSON.")] = None,
-    plot: Annotated[
-        Path | None, typer.Option(help="Draw distance by layer here (.png, .svg or .pdf).")
-    ] = None,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run Python code that the model brings.")
-    ] = False,
+    model: Model,
+    images: Images,
+    texts: Texts,
+    pairs: Pairs = 100,
+    variant: Annotated[Variant, typer.Option(help="Which distance.")] = "exact",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    batch_size: BatchSize = "auto",
+    max_text_tokens: MaxTextTokens = None,
+    memory: Where = "auto",
+    json: Json = None,
+    plot: Plot = None,
+    trust_remote_code: Trust = False,
 ) -> None:
     """Score how well vision and text mix in a model: its MIR, lower is better.
 
     Under torchrun the pairs are shared by all ranks; the result is the same.
     """
-    chosen, kept = _variant(variant), _memory(memory)
     from orchestrator.scoring.picture import ENDINGS, draw_layers
     from orchestrator.scoring.stored import Score, check_writable, write_score
 
@@ -68,12 +78,12 @@ def score(
 
     request = Request(
         model=model,
-        variant=chosen,
+        variant=variant,
         device=device,
         dtype=dtype,
         batch_size=batch_size,
         max_text_tokens=max_text_tokens,
-        memory=kept,
+        memory=memory,
         trust_remote_code=trust_remote_code,
     )
     with _Bar() as bar:
@@ -88,22 +98,6 @@ def score(
     if plot is not None:
         draw_layers([result], [Path(model).name or model], plot)
         typer.echo(f"picture: {plot}")
-
-
-def _variant(name: str) -> Variant:
-    for variant in VARIANTS:
-        if variant == name:
-            return variant
-    raise typer.BadParameter(f"{name!r} is none of {', '.join(VARIANTS)}", param_hint="--variant")
-
-
-def _memory(name: str) -> Memory:
-    from mir.memory import MEMORY
-
-    for memory in MEMORY:
-        if memory == name:
-            return memory
-    raise typer.BadParameter(f"{name!r} is none of {', '.join(MEMORY)}", param_hint="--memory")
 
 
 def _print(report: MirReport) -> None:
