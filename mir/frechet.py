@@ -185,7 +185,8 @@ def _by_singular_values(cross_RQ: Tensor, known: float, vectors: bool) -> Distan
 def rounding_error(p: Gaussian, q: Gaussian) -> float:
     """Estimated error of the distance that comes from rounding of the covariance entries.
 
-    With independent errors E_ij = noise * sqrt(S_ii S_jj) * normal, the distance moves by
+    With exact variances and independent errors E_ij = noise * sqrt(S_ii S_jj) * normal beside
+    them, the distance moves by
     tr((I - T) E) in first order and by tr(E S^-1 E) / 2 in second order, for each modality.
     Both need only triangular solves with a few random signs; the triangular map
     F_q [I 0] L_p^-1, which also carries p to q, stands in for the optimal map T.
@@ -201,12 +202,15 @@ def _one_sided_error(p: Gaussian, q: Gaussian) -> float:
         return float("inf")
     deviations_D1 = p.variances_D.sqrt()[:, None]
     signs_DK = torch.randint(2, (len(deviations_D1), PROBES), generator=torch.Generator())
-    probes_DK = deviations_D1 * (2 * signs_DK.to(deviations_D1) - 1)
+    signed_DK = 2 * signs_DK.to(deviations_D1) - 1
+    probes_DK = deviations_D1 * signed_DK
     solved_DK = torch.linalg.solve_triangular(p.factor_DR, probes_DK, upper=False)
     second = 0.5 * p.noise**2 * float(p.trace * solved_DK.square().sum(dim=0).mean())
     moved_DK = q.factor_DR @ solved_DK[: q.factor_DR.shape[1]]
-    transported = (deviations_D1 * moved_DK).square().sum(dim=0).mean().sqrt()
-    return p.noise * float(transported + p.variances_D.norm()) + second
+    mapped_DK = deviations_D1 * moved_DK
+    diagonal_D1 = (mapped_DK * signed_DK).mean(dim=1, keepdim=True)
+    first = (mapped_DK - diagonal_D1 * signed_DK).square().sum(dim=0).mean().sqrt()
+    return p.noise * float(first) + second
 
 
 def frechet_distance(mean_p: Tensor, cov_p: Tensor, mean_q: Tensor, cov_q: Tensor) -> Tensor:

@@ -4,7 +4,8 @@ The covariance is the dearest part of MIR. It is taken in float32 products over 
 a time, added up in float64: each product's error is some 1e-8 of the two standard deviations,
 and the errors of many products cancel. How large the error is, is measured in every call on a
 few columns; `mir.layer` asks for float64 products where the distance could feel it.
-Tokens of massive norm are few and would drown the others, so they enter in float64.
+Tokens of massive norm are few and would drown the others, so they enter in float64, and so do
+all means and variances: a massive channel's alone can outweigh the whole distance.
 
 Shape suffixes: N tokens, D hidden size, M a few tokens, R rank of a factor.
 """
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from mir.blocks import add_lower_gram, column_blocks
+from mir.checks import ROWS
 from mir.frechet import Gaussian, factor
 from mir.outliers import massive_mask, median_row, outlier_mask
 
@@ -181,15 +183,22 @@ def _ordinary_sums(tokens_ND: Tensor, ordinary_N: Tensor, dtype: torch.dtype) ->
     centre_D = _centre(tokens_ND, ordinary_N)
     total_D = centre_D.new_zeros(size, dtype=torch.float64)
     product_DD = centre_D.new_zeros(size, size, dtype=torch.float64)
+    squares_D = torch.zeros_like(total_D)
     noise = 0.0
     for start in range(0, len(tokens_ND), CHUNK):
         rows = slice(start, start + CHUNK)
         centred_ND = tokens_ND[rows].to(dtype) - centre_D.to(dtype)
         centred_ND *= ordinary_N[rows, None]
         add_lower_gram(product_DD, centred_ND)
-        total_D += centred_ND.sum(dim=0)
+        for few_ND in centred_ND.split(ROWS):
+            wide_ND = few_ND.double()
+            total_D += wide_ND.sum(dim=0)
+            squares_D += wide_ND.square().sum(dim=0)
         if start == 0 and dtype != torch.float64:
-            noise = _product_noise(centred_ND, product_DD) * (CHUNK / len(tokens_ND)) ** 0.5
+            noise = (
+                _product_noise(centred_ND, product_DD, squares_D) * (CHUNK / len(tokens_ND)) ** 0.5
+            )
+    product_DD.diagonal().copy_(squares_D)
     sums = Sums(int(ordinary_N.sum()), centre_D.double(), total_D, product_DD, noise)
     return _without_constants(tokens_ND, sums)
 
@@ -217,12 +226,12 @@ def _without_constants(tokens_ND: Tensor, sums: Sums) -> Sums:
     return sums
 
 
-def _product_noise(rows_ND: Tensor, product_DD: Tensor) -> float:
+def _product_noise(rows_ND: Tensor, product_DD: Tensor, squares_D: Tensor) -> float:
     """Root mean square error of the first chunk's products, measured on a few columns."""
     first = next(column_blocks(product_DD.shape[1]))
     columns = torch.linspace(0, first.stop - 1, CHECKED_COLUMNS, device=rows_ND.device).long()
     exact = rows_ND.double().T @ rows_ND[:, columns].double()
-    deviations_D = product_DD.diagonal().sqrt()
+    deviations_D = squares_D.sqrt()
     scale = deviations_D[:, None] * deviations_D[columns]
     errors = (product_DD[:, columns] - exact) / torch.where(scale > 0, scale, 1)
     return float(errors.square().mean().sqrt())
