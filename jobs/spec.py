@@ -49,7 +49,7 @@ class ModelSpec(Frozen):
 
     vision: str = "embedded"
     language: str = "embedded"
-    projector: Literal["linear", "mlp2x_gelu", "mlp3x_gelu"] = "mlp2x_gelu"
+    projector: Literal["linear", "mlp2x_gelu", "mlp3x_gelu", "pixel-shuffle"] = "mlp2x_gelu"
     select_layer: int = -1
     trainable: Literal["projector", "projector+language", "everything"] = "projector"
     moca: MocaSpec | None = None

@@ -46,11 +46,21 @@ def _gap_not_negative(scores: Curve, factor: float, _others: Sequence[Curve]) ->
     return -reading.gap - factor * reading.gap_error
 
 
+def _gap_above_noise(scores: Curve, factor: float, _others: Sequence[Curve]) -> float | None:
+    if len(scores) < 2:
+        return None
+    reading = scores[-1].guard
+    # A projector that gives every picture the same tokens has gap and noise 0: that is no gap.
+    return max(factor * reading.gap_error - reading.gap, _NO_GAP - reading.gap)
+
+
 def _loss_near_best(scores: Curve, fraction: float, others: Sequence[Curve]) -> float | None:
     samples, mine = scores[-1].samples, scores[-1].guard.validation_loss
     losses = [s.guard.validation_loss for curve in others for s in curve if s.samples == samples]
     return mine - min(losses) * (1.0 + fraction) if losses else None
 
+
+_NO_GAP = 1e-9
 
 CONSTRAINTS: Mapping[str, _Constraint] = {
     "loss-below-start": _Constraint(
@@ -66,6 +76,14 @@ CONSTRAINTS: Mapping[str, _Constraint] = {
         lambda scores, factor, _v: (
             f"right pictures are worse than wrong ones by {-scores[-1].guard.gap:.2f}, beyond "
             f"{factor:g} x {scores[-1].guard.gap_error:.2f} of noise"
+        ),
+        takes="factor of the gap's standard error",
+    ),
+    "gap-above-noise": _Constraint(
+        _gap_above_noise,
+        lambda scores, factor, _v: (
+            f"right pictures are not better than wrong ones: gap {scores[-1].guard.gap:.3f}, "
+            f"{factor:g} x {scores[-1].guard.gap_error:.3f} of noise"
         ),
         takes="factor of the gap's standard error",
     ),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
-from torch import nn
+from torch import Tensor, nn
+
+from mir.errors import ConfigError
 
 
 def mlp(depth: int, width_in: int, width_out: int) -> nn.Sequential:
@@ -18,8 +21,32 @@ def mlp(depth: int, width_in: int, width_out: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
+class PixelShuffle(nn.Module):
+    """Joins each 2 x 2 neighbourhood of a square grid: [B, V, F] -> [B, V / 4, 4 F].
+
+    A quarter of the vision tokens at no loss of features. Source: the projectors of InternVL
+    (Chen et al. 2024, arXiv 2404.16821) and Idefics3. Raises ConfigError where the encoder's
+    tokens are no square grid of even side.
+    """
+
+    def forward(self, features_BVF: Tensor) -> Tensor:
+        count, tokens, width = features_BVF.shape
+        side = math.isqrt(tokens)
+        if side * side != tokens or side % 2:
+            raise ConfigError(
+                f"model.projector: 'pixel-shuffle' needs a square grid of even side, the vision "
+                f"encoder gives {tokens} tokens: take 'mlp2x_gelu'"
+            )
+        half = side // 2
+        grid = features_BVF.reshape(count, half, 2, half, 2, width)
+        return grid.transpose(2, 3).reshape(count, half * half, 4 * width)
+
+
 PROJECTORS: dict[str, Callable[[int, int], nn.Module]] = {
     "linear": lambda width_in, width_out: mlp(1, width_in, width_out),
     "mlp2x_gelu": lambda width_in, width_out: mlp(2, width_in, width_out),
     "mlp3x_gelu": lambda width_in, width_out: mlp(3, width_in, width_out),
+    "pixel-shuffle": lambda width_in, width_out: nn.Sequential(
+        PixelShuffle(), *mlp(2, 4 * width_in, width_out)
+    ),
 }

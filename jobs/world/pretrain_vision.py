@@ -32,7 +32,7 @@ from jobs.world.scenes import (
 if TYPE_CHECKING:
     from transformers import ViTImageProcessorPil, ViTModel
 
-STEPS = 900
+STEPS = 1800
 BATCH = 32
 LEARNING_RATE = 2e-3
 INITIAL_STD = 0.08  # about 1 / sqrt(hidden size), as for the language model

@@ -1,6 +1,8 @@
-"""Unrelated texts: little stories and market notes that describe no picture.
+"""Unrelated texts: little stories, market notes and workshop notes that describe no picture.
 
 They are MIR's text side in the embedded world and part of what the language model learns from.
+They speak of colours, shapes and places too, as ordinary text does: MIR asks whether vision
+tokens look like text, and no picture of a red circle can where text never says "red circle".
 Texts belong to one split by their content, as the scenes do.
 """
 
@@ -9,7 +11,7 @@ from __future__ import annotations
 import random
 
 from jobs.world.captions import with_articles
-from jobs.world.scenes import Split, split_of
+from jobs.world.scenes import COLOURS, COLUMNS, ROWS, SHAPES, SIZES, Split, place_name, split_of
 
 HE = ("tom", "ben", "max", "sam", "leo", "paul", "hugo", "adam", "karl", "omar")
 SHE = ("anna", "mia", "lucy", "eva", "nora", "ruth", "jane", "lena", "vera", "zoe")
@@ -61,6 +63,10 @@ GOODS = (
     "flowers",
     "candles",
 )
+BARE = ("plain", "grey", "bare", "light", "empty")
+PLACES = tuple(
+    place_name(row, column) for row in range(len(ROWS)) for column in range(len(COLUMNS))
+)
 AMOUNTS = ("two", "three", "four", "five", "six", "ten", "twenty")
 
 _START = (
@@ -79,6 +85,9 @@ _MIDDLE = (
     "every {time} {he} told the {animal} a story about the {goal} .",
     "{he} had lost {his} {thing} and looked for it all {time} .",
     "{other} said that the {goal} was far away and {adj} .",
+    "over the door {he} painted a {size} {colour} {shape} on the {bare} wall .",
+    "the {thing} was {size} and {colour} and stood at the {place} of the {bare} room .",
+    "{other} wore a {colour} coat with a {colour2} {shape} .",
 )
 _END = (
     "in the end {name} and {other} were {feeling} and went home .",
@@ -94,13 +103,24 @@ _NOTE = (
     "the {trade} said that {goods} are {adj} this {time} .",
     "a {animal} ate {amount} of the {goods} before {name} came back .",
 )
+_WORKSHOP = (
+    "{name} cut a {size} {colour} {shape} for {other} and a {colour2} {shape2} for the {trade} .",
+    "the {colour} {shape} is at the {place} , the {size} {shape2} at the {place2} .",
+    "{other} put a {bare} {thing} at the {place} of the table .",
+    "at the {place} of the {home} hangs a {colour} {shape} .",
+    "{he} sold the {size} {shape} and kept the {colour2} one .",
+    "{amount} {colour} {goods} lay at the {place} of the {bare} table .",
+    "there is a {size} {colour} {thing} at the {place} of the {home} .",
+    "a {size} {colour} {shape} is at the {place} and the {thing} is below .",
+    "the {thing} is left of the {colour} {shape} , the {animal} sits above the {shape2} .",
+)
 
 
 def text_at(split: Split, index: int) -> str:
     """The text of this split with this number: about 35 to 65 words."""
     rng = random.Random(f"text {split} {index}")
     while True:
-        text = _story(rng) if rng.random() < 0.7 else _notes(rng)
+        text = rng.choice(_KINDS)(rng)
         if split_of(text) == split:
             return text
 
@@ -123,6 +143,13 @@ def _story(rng: random.Random) -> str:
 
 def _notes(rng: random.Random) -> str:
     return _fill(rng, tuple(rng.sample(_NOTE, 4)), _cast(rng))
+
+
+def _workshop(rng: random.Random) -> str:
+    return _fill(rng, tuple(rng.sample(_WORKSHOP, 4)), _cast(rng))
+
+
+_KINDS = (_story, _story, _notes, _workshop, _workshop)
 
 
 def _cast(rng: random.Random) -> dict[str, str]:
@@ -153,6 +180,14 @@ def _fill(rng: random.Random, sentences: tuple[str, ...], fixed: dict[str, str])
         "goods2": GOODS,
         "amount": AMOUNTS,
         "amount2": AMOUNTS,
+        "size": tuple(SIZES),
+        "colour": tuple(COLOURS),
+        "colour2": tuple(COLOURS),
+        "shape": SHAPES,
+        "shape2": SHAPES,
+        "place": PLACES,
+        "place2": PLACES,
+        "bare": BARE,
     }
     filled = []
     for sentence in sentences:

@@ -7,7 +7,7 @@ from tiny_job import make_world, spec_of
 
 from jobs.data.batch import Batch
 from jobs.model.build import build_model
-from jobs.model.projectors import PROJECTORS
+from jobs.model.projectors import PROJECTORS, PixelShuffle
 from mir.errors import ConfigError
 
 
@@ -119,6 +119,20 @@ def test_projectors_map_widths(name, linears):
     projector = PROJECTORS[name](5, 7)
     assert projector(torch.zeros(2, 3, 5)).shape == (2, 3, 7)
     assert sum(isinstance(layer, torch.nn.Linear) for layer in projector) == linears
+
+
+def test_pixel_shuffle_joins_neighbours_of_the_grid():
+    """A 4 x 4 grid whose features are the token numbers: the first joined token is its corner."""
+    grid = torch.arange(16.0).reshape(1, 16, 1)
+    joined = PixelShuffle()(grid)
+    assert joined.tolist()[0] == [[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, 12, 13], [10, 11, 14, 15]]
+    assert PROJECTORS["pixel-shuffle"](5, 7)(torch.zeros(2, 16, 5)).shape == (2, 4, 7)
+
+
+@pytest.mark.parametrize("tokens", [9, 12])
+def test_pixel_shuffle_refuses_what_is_no_even_square(tokens):
+    with pytest.raises(ConfigError, match=f"square grid of even side.* gives {tokens} tokens"):
+        PixelShuffle()(torch.zeros(1, tokens, 3))
 
 
 @pytest.mark.parametrize("field", ["vision", "language"])

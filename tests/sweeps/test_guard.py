@@ -91,3 +91,20 @@ def test_the_default_guard_and_all_known_constraints_are_valid():
     assert guard_mistakes(DEFAULT) == []
     everything = {name: None if c.takes is None else 1.0 for name, c in CONSTRAINTS.items()}
     assert guard_mistakes(GuardSpec(constraints=everything)) == []
+
+
+ABOVE = GuardSpec(constraints={"gap-above-noise": 2.0})
+
+
+@pytest.mark.parametrize(
+    ("gap", "noise", "counts"), [(0.05, 0.02, True), (0.03, 0.02, False), (0.0, 0.0, False)]
+)
+def test_a_model_must_see_the_picture_beyond_noise(gap, noise, counts):
+    """The last case is a projector that gives every picture the same tokens."""
+    found = feasibility([scored(0, 3.7, 7.8, 0), scored(9, 2.0, 3.0, gap, gap_error=noise)], ABOVE)
+    assert found.feasible is counts
+    assert ("not better than wrong ones" in found.reason) is not counts
+
+
+def test_before_training_no_gap_is_asked_for():
+    assert feasibility([scored(0, 3.7, 7.8, -0.1)], ABOVE).feasible
