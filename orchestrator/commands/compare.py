@@ -93,7 +93,7 @@ def _table(labels: Sequence[str], reports: Sequence[MirReport]) -> Table:
     table.add_column(labels[0], justify="right")
     for label in labels[1:]:
         table.add_column(label, justify="right")
-        table.add_column(f"- {labels[0]}", justify="right")
+        table.add_column(f"{label} - {labels[0]}", justify="right")
     by_layer = [{layer.layer: layer.distance for layer in report.layers} for report in reports]
     for layer in sorted(set().union(*by_layer)):
         first = by_layer[0].get(layer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,11 @@ class HubModel:
     def __init__(self, name: str, device: torch.device, dtype: str, trust: bool) -> None:
         """Load both. Raises DataError if that fails, MirError if the model cannot be scored."""
         from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+        from transformers.utils import logging
 
+        _require_folder(name)
+        if not sys.stderr.isatty():
+            logging.disable_progress_bar()
         common = {"trust_remote_code": trust}
         config = _loaded(name, AutoConfig, **common)
         stored = getattr(config, "dtype", None) or torch.float32
@@ -36,7 +41,6 @@ class HubModel:
         model.to(device)
         self.text_config: Any = config.get_text_config()
         tokenizer = self._processor.tokenizer
-        tokenizer.padding_side = "right"
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
         self.template = "chat" if getattr(self._processor, "chat_template", None) else "plain"
@@ -65,7 +69,7 @@ class HubModel:
     def _encoded(self, pairs: EvaluationPairs, numbers: list[int]) -> dict[str, Any]:
         images = [[pairs.picture(number)] for number in numbers]
         texts = [self._checked(pairs.texts[number], number) for number in numbers]
-        options = {"padding": True, "return_tensors": "pt"}
+        options = {"padding": True, "padding_side": "right", "return_tensors": "pt"}
         if self.template == "plain":
             prompts = [f"{self._processor.image_token}\n{text}" for text in texts]
             return dict(self._processor(images=images, text=prompts, **options))
@@ -96,6 +100,13 @@ class HubModel:
                 "remove it from the text"
             )
         return text
+
+
+def _require_folder(name: str) -> None:
+    """A hub name has one slash at most; anything else that does not exist is a misspelt path."""
+    looks_like_path = Path(name).is_absolute() or name.startswith(".") or name.count("/") > 1
+    if looks_like_path and not Path(name).is_dir():
+        raise DataError(f"{name}: there is no such folder; correct the path or give a hub name")
 
 
 def _loaded(name: str, kind: Any, **options: Any) -> Any:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.report.palette import LIGHT, SOURCES
 from orchestrator.scoring.stored import Score
 from orchestrator.views.text import plus_minus
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 ENDINGS = (".png", ".svg", ".pdf")
 
@@ -17,7 +20,7 @@ ENDINGS = (".png", ".svg", ".pdf")
 def draw_layers(
     scores: Sequence[Score], labels: Sequence[str], path: Path, warning: str | None = None
 ) -> None:
-    """Draw the squared Frechet distance of every layer, one line a score, on a log axis.
+    """Draw the squared Frechet distance of every layer, one line a score.
 
     warning: written across the top, for scores that should not be compared.
     """
@@ -32,8 +35,7 @@ def draw_layers(
             name = f"{label}: MIR {plus_minus(report.mir, report.standard_error)}"
             layers = [layer.layer for layer in report.layers]
             axes.plot(layers, report.per_layer, "o-", color=colour, markersize=4, label=name)
-        if all(distance > 0 for score in scores for distance in score.report.per_layer):
-            axes.set_yscale("log")
+        _scale(axes, [distance for score in scores for distance in score.report.per_layer])
         axes.set_xlabel("decoder layer")
         axes.set_ylabel("squared Frechet distance")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -41,6 +43,14 @@ def draw_layers(
         if warning is not None:
             figure.suptitle(warning, color=LIGHT["bad"], fontsize=9, wrap=True)
         figure.savefig(path, dpi=160)
+
+
+def _scale(axes: Axes, distances: Sequence[float]) -> None:
+    """Logarithmic where the distances span more than a decade, else linear from zero."""
+    if 0 < 10 * min(distances) < max(distances):
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(bottom=min(0.0, *distances))
 
 
 def _colours(count: int) -> list[str]:

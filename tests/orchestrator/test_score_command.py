@@ -190,6 +190,8 @@ def test_a_folder_that_is_no_model_says_what_to_give(world, tmp_path):
     _, images, texts = world
     with pytest.raises(DataError, match=r"cannot be loaded as AutoConfig.*the folder must hold"):
         scored((tmp_path, images, texts), tmp_path)
+    with pytest.raises(DataError, match="there is no such folder"):
+        scored((tmp_path / "nowhere", images, texts), tmp_path)
 
 
 def test_a_model_without_pictures_is_refused(world, tmp_path):
