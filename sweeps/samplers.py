@@ -8,12 +8,10 @@ long the process has lived or how many trials it has asked for.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from mir.errors import ConfigError
 from sweeps.spec import StudySpec
 
 if TYPE_CHECKING:
@@ -67,23 +65,9 @@ def _gp(spec: StudySpec, seed: int) -> BaseSampler:
     )
 
 
-def _cmaes(spec: StudySpec, seed: int) -> BaseSampler:
-    if importlib.util.find_spec("cmaes") is None:
-        raise ConfigError(
-            "study.sampler: 'cmaes' needs the package cmaes. Run 'pip install cmaes', or choose "
-            f"another: {', '.join(name for name in SAMPLERS if name != 'cmaes')}."
-        )
-    from optuna.samplers import CmaEsSampler
-
-    return CmaEsSampler(
-        n_startup_trials=spec.startup_trials, seed=seed, warn_independent_sampling=False
-    )
-
-
 SAMPLERS: Mapping[str, Callable[[StudySpec, int], BaseSampler]] = {
     "tpe": _tpe,
     "random": _random,
     "qmc": _qmc,
     "gp": _gp,
-    "cmaes": _cmaes,
 }

@@ -88,7 +88,7 @@ class StudySpec(Frozen):
     startup_trials: random trials before a model-based sampler takes over.
     """
 
-    sampler: Literal["tpe", "random", "qmc", "gp", "cmaes"] = "tpe"
+    sampler: Literal["tpe", "random", "qmc", "gp"] = "tpe"
     objective: Literal["mir", "validation-loss", "gap"] = "mir"
     seed: int = 0
     startup_trials: PositiveInt = 6
