@@ -35,6 +35,8 @@ _PHRASES: tuple[tuple[str, FailureKind], ...] = (
     ("connection reset by peer", "worker-lost"),
     ("connection refused", "worker-lost"),
     ("broken pipe", "worker-lost"),
+    # The port of the ranks' meeting was taken between its choice and its use; the next is another.
+    ("address already in use", "worker-lost"),
 )
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.commands.options import AsJson, print_json
-from orchestrator.commands.preflight import check_data, this_machine
+from orchestrator.commands.preflight import check_job, this_machine
 from orchestrator.commands.run import Recipe, Settings, Trials, read_recipe
 
 
@@ -24,7 +24,7 @@ def plan(
     from orchestrator.views.terminal import terminal
 
     spec = read_recipe(recipe, trials, changes)
-    check_data(f"{recipe}: base.data", spec.base.data)
+    check_job(f"{recipe}: base.", spec.base)
     drawn = preview(spec, variants)
     machine = this_machine()
     if as_json:

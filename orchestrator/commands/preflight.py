@@ -8,11 +8,12 @@ import socket
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from jobs.spec import DataSpec, SourceSpec
-from mir.errors import ConfigError
+from jobs.spec import DataSpec, JobSpec, SourceSpec
+from mir.errors import ConfigError, DataError
 from orchestrator.ports import Capacity
 
 _CONNECT_S = 3.0
+_TRIES = 1000
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -32,20 +33,56 @@ def check_folder(folder: Path) -> None:
         )
 
 
+def check_job(place: str, job: JobSpec) -> None:
+    """Raise ConfigError or DataError where what the job reads cannot be used.
+
+    place: what stands before the job's fields in messages, e.g. 'recipe.yaml: base.'.
+    """
+    check_data(f"{place}data", job.data)
+    if job.score.images is not None:
+        _check_source(f"{place}score.images", job.score.images)
+    texts = job.score.texts.source
+    if texts != "embedded" and not Path(texts).exists():
+        raise ConfigError(
+            f"{place}score.texts.source: {texts} does not exist. Name a text file (one text a "
+            "line), a folder of .txt files, or 'embedded'"
+        )
+
+
 def check_data(place: str, data: DataSpec) -> None:
-    """Raise ConfigError that names the first file or folder of the data which does not exist."""
+    """Raise ConfigError or DataError that names the first of the data which cannot be used.
+
+    Every listing is read and one usable sample looked for in it: otherwise three trials would
+    have to fail before the user hears of an empty file or a wrong image folder.
+    """
     sources = {f"sources.{name}": source for name, source in data.sources.items()}
     for field, source in {**sources, "validation": data.validation}.items():
         _check_source(f"{place}.{field}", source)
 
 
-def _check_source(place: str, source: SourceSpec) -> None:
-    for name, value in (("path", source.path), ("images", source.images)):
-        if value is not None and "://" not in value and not Path(value).exists():
+def _check_source(place: str, spec: SourceSpec) -> None:
+    from jobs.data.build import open_source
+    from jobs.data.errors import BadSample
+    from jobs.data.stream import permuted
+
+    for name, value in (("path", spec.path), ("images", spec.images)):
+        if value is not None and not Path(value).exists():
             raise ConfigError(
                 f"{place}.{name}: {value} does not exist (looked from {Path.cwd()}). "
                 "Correct the path, or run what fetches the data"
             )
+    source = open_source(spec, place)
+    tries = min(len(source), _TRIES)
+    for attempt in range(tries):
+        try:
+            source[permuted(attempt, len(source), 0)]
+            return
+        except BadSample as bad:
+            last = bad
+    raise DataError(
+        f"{place}: {spec.path or spec.kind}: none of the {tries} samples tried can be used "
+        f"(the last: {last}). Mend the pictures and captions, or correct path and images"
+    )
 
 
 def check_tracking(uri: str | None) -> None:

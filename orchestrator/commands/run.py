@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.commands.options import AsJson, print_json
-from orchestrator.commands.preflight import check_data, check_folder, check_tracking
+from orchestrator.commands.preflight import check_folder, check_job, check_tracking
 from orchestrator.failures import INTERRUPTED, same_command, say_error
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def run(
     if address is not None and executor is ExecutorName.INLINE:
         raise typer.BadParameter("an address goes with --executor ray", param_hint="--address")
     check_folder(place)
-    check_data(f"{recipe}: base.data", spec.base.data)
+    check_job(f"{recipe}: base.", spec.base)
     check_tracking(spec.tracking.uri)
     view = _sweep(spec, place, executor, address, quiet=as_json)
     if view.ended is None:

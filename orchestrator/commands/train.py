@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.commands.preflight import check_data, check_folder, this_machine
+from orchestrator.commands.preflight import check_folder, check_job, this_machine
 from orchestrator.failures import INTERRUPTED, same_command, say_error
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def train(
     spec = load_job(job)
     place = folder or Path("runs") / job.stem
     check_folder(place)
-    check_data(f"{job}: data", spec.data)
+    check_job(f"{job}: ", spec)
 
     from jobs.events import Failed, Stopped
     from jobs.launch import run_local

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import queue
-import socket
 import threading
 import time
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from typing import Any
 
 from jobs.events import TERMINAL, Event, Failed, Stopped, event_from_json
 from mir.errors import UnreachableError
+from orchestrator.executors.answer import require_answer
 from orchestrator.executors.inline import Runner, default_runner
 from orchestrator.executors.ray_rank import Rank, RankPlace
 from orchestrator.ports import Capacity, JobEvent, Launch
@@ -40,7 +40,6 @@ from ray.util.placement_group import (
 )
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-CONNECT_S = 5.0
 JOBS_A_PROCESS = 4
 """How many jobs one process may serve: each leaves some memory behind (measured: 60 to 120 MB)."""
 _POLL_S = 0.25
@@ -269,23 +268,13 @@ def _connect(address: str | None, num_cpus: int | None) -> None:
         if address is None:
             ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, **common)
             return
-        _require_answer(address)
+        require_answer(address)
         ray.init(address=address, **common)
     except Exception as error:  # a node that is slow to start raises no narrower one
         where = "a local Ray cannot be started" if address is None else f"no Ray at {address!r}"
         raise UnreachableError(
             f"{where}: {_first_line(error)}. Check --address, or leave it out for a local Ray"
         ) from error
-
-
-def _require_answer(address: str) -> None:
-    """Raise OSError if nobody listens there; Ray itself would try for minutes."""
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if not colon:
-        return
-    if not port.isdigit():
-        raise ValueError("give 'auto' or host:port")
-    socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
 
 
 def _place_gang(job: _Job) -> _Gang:
