@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+import shutil
+import sys
 from pathlib import Path
 
 from rich.text import Text
@@ -27,7 +29,7 @@ def print_summary(view: SweepView, folder: Path, best: Path | None, page: Path) 
     rows = [("report", str(page)), ("MLflow", mlflow_command(view, folder))]
     if best is not None:
         rows = [("settings", settings(_best_params(view))), *rows]
-        rows.append(("train the best", f"mirsweep train {shlex.quote(str(best))}"))
+        rows.append(("train the best", f"{program('mirsweep')} train {shlex.quote(str(best))}"))
     for name, value in rows:
         # soft_wrap: a command that is broken over lines cannot be copied.
         console.print(Text.assemble((f"{name:<16}", "dim"), value), soft_wrap=True)
@@ -55,4 +57,16 @@ def mlflow_command(view: SweepView, folder: Path) -> str:
     uri = tracking_uri(view.spec, folder)
     if uri.startswith(("http://", "https://")):
         return uri
-    return f"mlflow ui --backend-store-uri {shlex.quote(uri)}"
+    return f"{program('mlflow')} ui --backend-store-uri {shlex.quote(uri)}"
+
+
+def program(name: str) -> str:
+    """How to call a program of this environment, so that the line can be pasted as it stands.
+
+    Its bare name where the shell finds it, else its path: nobody need activate an environment.
+    """
+    path = Path(sys.executable).parent / name
+    if shutil.which(name) is not None or not path.exists():
+        return name
+    here = Path.cwd()
+    return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))

@@ -20,6 +20,7 @@ from orchestrator.executors.inline import InlineExecutor
 from orchestrator.failures import INTERRUPTED
 from orchestrator.fold import load_view
 from orchestrator.trackers.memory import MemoryTracker
+from orchestrator.views.summary import program
 from sweeps.recipe import dump_job, dump_recipe, load_job
 
 TRIALS = 3
@@ -152,3 +153,15 @@ def test_train_refuses_what_is_no_job(recipe: Path) -> None:
     done = invoke("train", "job.yaml")
     assert done.exit_code == 2
     assert done.stderr.startswith("error: job.yaml:1: ")
+
+
+def test_commands_can_be_pasted_without_an_activated_environment(tmp_path, monkeypatch):
+    bin_folder = tmp_path / "env" / "bin"
+    bin_folder.mkdir(parents=True)
+    (bin_folder / "mirsweep").write_text("")
+    monkeypatch.setattr("sys.executable", str(bin_folder / "python"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert program("mirsweep") == str(bin_folder / "mirsweep")
+    monkeypatch.chdir(tmp_path)
+    assert program("mirsweep") == "env/bin/mirsweep"
+    assert program("not-there") == "not-there"
