@@ -52,7 +52,14 @@ def imports(path: Path, *, at_load: bool = False) -> set[str]:
                 found.add(child.module)
                 found.update(f"{child.module}.{alias.name}" for alias in child.names)
             elif not (at_load and waits(child)):
+                found.update(by_name(child))
                 visit(child)
+
+    def by_name(node: ast.AST) -> set[str]:
+        """The module of an `importlib.import_module("...")`."""
+        if not (isinstance(node, ast.Call) and "import_module" in ast.dump(node.func)):
+            return set()
+        return {str(a.value) for a in node.args if isinstance(a, ast.Constant)}
 
     visit(ast.parse(path.read_text()))
     return found
