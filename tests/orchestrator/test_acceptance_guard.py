@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from jobs.events import Event, Finished, GuardReading, Scored, Started, Stopped
+from jobs.events import Event, Finished, Scored, Started, Stopped
 from jobs.place import Place
 from jobs.spec import JobSpec
 from orchestrator.controller import Controller
