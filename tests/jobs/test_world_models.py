@@ -5,6 +5,8 @@ import random
 import pytest
 import torch
 
+from jobs.model.build import build_model
+from jobs.spec import ModelSpec
 from jobs.world.captions import caption_at
 from jobs.world.corpus import Document, document_at, lesson_at, sentences, superposed
 from jobs.world.evaluate import (
@@ -126,9 +128,12 @@ def test_what_is_aligned_scores_better_than_what_is_not(language, tokenizer):
     texts = embedded_texts(48)
     after = [ids(text) for text in texts[:24]]
     captions = [caption_at("validation", index, "detailed") for index in range(24)]
-    noise = torch.Generator().manual_seed(0)
-    projector = torch.nn.Linear(96, 128)
-    pictures = [projector(torch.randn(16, 96, generator=noise)) for _ in range(24)]
+    built = build_model(ModelSpec(projector="pixel-shuffle"), seed=0)
+    scenes = [scene_at("validation", index) for index in range(24)]
+    with torch.no_grad():
+        pictures = built.model.projector(
+            built.model.encode(pixels_of(scenes, built.image_processor))
+        )
     untrained = mir_of(language, pictures, after)
     described = mir_of(language, [table(ids(caption)) for caption in captions], after)
     text = mir_of(language, [table(ids(other)) for other in texts[24:]], after)

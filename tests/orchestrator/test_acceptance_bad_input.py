@@ -20,6 +20,7 @@ import yaml
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+import orchestrator.executors.ray_executor  # noqa: F401 - before its default runner is replaced
 from orchestrator.cli import app
 from orchestrator.executors.inline import InlineExecutor
 from orchestrator.trackers.memory import MemoryTracker
