@@ -21,7 +21,7 @@ from torch import Tensor
 from mir.blocks import Shape, gram, lower_times, square_lengths
 from mir.frechet import Distance, Gaussian, psd_factor
 from mir.moments import CHUNK, Roles
-from mir.outliers import ROUNDING, SIGMAS, median_row
+from mir.outliers import SIGMAS, median_row
 
 WINDOW = 0.5
 """Half the width, in standard deviations of the norms, in which tokens are next to a threshold."""
@@ -115,7 +115,7 @@ def _threshold_influence(
     """
     influence_N = torch.zeros_like(norms_N)
     deviation, median = norms_N.std(), norms_N.median()
-    if float(SIGMAS * deviation) <= float(ROUNDING * median):  # then the threshold stands still
+    if float(deviation) == 0:
         return influence_N
     of_deviation_N = ((norms_N - norms_N.mean()).square() - deviation**2) / (2 * deviation)
     low, high = (norms_N.kthvalue(1 + int(part * (len(norms_N) - 1))).values for part in (0.4, 0.6))

@@ -9,8 +9,6 @@ from torch import Tensor
 
 SIGMAS = 3.0
 MASSIVE = 10.0
-ROUNDING = 2e-7
-"""Norms nearer together than this share of the median differ by the rounding of float32 states."""
 
 
 def outlier_mask(norms_N: Tensor) -> Tensor:
@@ -18,12 +16,9 @@ def outlier_mask(norms_N: Tensor) -> Tensor:
 
     norms_N: L2 norms [N], N >= 2; returns bool [N]. The deviation is the unbiased one, the
     median is the lower one (`torch.median`). Scaling all norms changes nothing.
-    After a norm layer all tokens can be equally long; what is left of the deviation is rounding
-    then, differs from machine to machine, and makes no outlier.
     Source: Huang et al. 2024 (arXiv 2410.07167), section 3.
     """
-    median = norms_N.median()
-    return (norms_N - median).abs() > (SIGMAS * norms_N.std()).clamp(min=ROUNDING * median)
+    return (norms_N - norms_N.median()).abs() > SIGMAS * norms_N.std()
 
 
 def massive_mask(norms_N: Tensor) -> Tensor:

@@ -11,7 +11,12 @@ from mir.report import MirReport
 @pytest.mark.slow
 def test_two_zero3_ranks_score_as_one_whole_model(tmp_path):
     torch.multiprocessing.spawn(zero3_worker.run, (2, str(tmp_path)), nprocs=2)
+    # One thread as on the ranks: after the tiny model's final norm all norms are equal but for
+    # float32's rounding, which differs by threads and decides which of them are outliers.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     expected = zero3_worker.score(*zero3_worker.tiny(), 0, 1)
+    torch.set_num_threads(threads)
     for rank in range(2):
         reports, held = torch.load(tmp_path / f"rank-{rank}.pt")
         assert held < 0.1  # the parameters really are sharded: what is gathered is let go again

@@ -11,7 +11,6 @@ from mir import MirReport, score_layers
 from mir.combine import combine
 from mir.errors import EmptyModalityError, MirError, NonFiniteError
 from mir.layer import score_layer
-from mir.outliers import outlier_mask
 from mir.report import Protocol
 
 
@@ -120,7 +119,7 @@ def test_one_identical_layer_among_others_only_loses_the_mean_of_logs():
     assert set(report.aggregates) == {"median", "sum-without-massive"}
 
 
-@pytest.mark.parametrize("constant", [0.0, 0.1, 1e3])
+@pytest.mark.parametrize("constant", [0.0, 0.1, 1e4])
 def test_constant_dimension(constant):
     vision, text = gaussian_features(7, 800, 700, 12)
     expected = textbook(vision, text) / float(1 / text.norm(dim=1).mean()) ** 2
@@ -222,12 +221,3 @@ def test_combine_keeps_layer_numbers():
     vision, text = gaussian_features(12, 60, 50, 4)
     scores = [score_layer(vision, text, layer=k) for k in (3, 7)]
     assert combine(scores, variant="exact").protocol.layers == (3, 7)
-
-
-def test_rounding_makes_no_outlier():
-    """After a final norm all tokens are equally long, but for what float32 leaves of it."""
-    norms = torch.full((50,), 12.0, dtype=torch.float64)
-    norms[7] += 1e-6  # 8e-8 of a norm
-    assert not outlier_mask(norms).any()
-    norms[7] += 0.1
-    assert outlier_mask(norms).nonzero().flatten().tolist() == [7]
