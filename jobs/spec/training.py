@@ -1,0 +1,50 @@
+"""How a job is optimised, run by DeepSpeed and saved."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from jobs.spec.base import Frozen, NonNegativeFloat, PositiveFloat, PositiveInt
+
+
+class OptimSpec(Frozen):
+    """AdamW with warm-up; the budget is counted in samples, never in steps or time.
+
+    samples: training samples of a full run. global_batch: samples an optimizer step, all ranks.
+    warmup_ratio: share of the steps in which the rate rises linearly.
+    """
+
+    learning_rate: PositiveFloat = 1e-3
+    samples: PositiveInt = 4096
+    global_batch: PositiveInt = 16
+    warmup_ratio: Annotated[float, Field(ge=0, le=1)] = 0.03
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    weight_decay: NonNegativeFloat = 0.0
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    gradient_clip: NonNegativeFloat = 1.0
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of a full run; an incomplete last batch is left out."""
+        return max(1, self.samples // self.global_batch)
+
+
+class DeepspeedSpec(Frozen):
+    """How DeepSpeed runs the job.
+
+    micro_batch: samples a rank and forward pass; None takes global_batch / ranks.
+    """
+
+    zero_stage: Literal[0, 1, 2, 3] = 0
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    micro_batch: PositiveInt | None = None
+
+
+class CheckpointSpec(Frozen):
+    """every_samples: None saves only after the last step and when stopped; keep: newest kept."""
+
+    every_samples: PositiveInt | None = 1024
+    keep: PositiveInt = 2
