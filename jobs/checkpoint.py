@@ -74,6 +74,8 @@ def identity(spec: JobSpec) -> str:
     with another micro-batch, ZeRO stage or cadence.
     """
     parts = {name: spec.to_json()[name] for name in ("model", "data", "optim", "seed")}
+    if spec.start is not None:
+        parts["start"] = spec.start
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 

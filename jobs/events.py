@@ -69,6 +69,20 @@ class Scored(Frozen):
         return MirReport.from_json(self.mir)
 
 
+class Evaluated(Frozen):
+    """What an evaluation found: `values` by measure, with the standard error where there is one.
+
+    counts: over how many questions or captions each measure is a mean. Shares lie in 0 to 1.
+    """
+
+    event: Literal["evaluated"] = "evaluated"
+    samples: int
+    values: dict[str, float]
+    errors: dict[str, float] = Field(default_factory=dict)
+    counts: dict[str, int] = Field(default_factory=dict)
+    seconds: float = 0.0
+
+
 class Checkpointed(Frozen):
     """A checkpoint can be resumed from `path`."""
 
@@ -118,7 +132,7 @@ class Finished(Frozen):
 
 
 Event = Annotated[
-    Started | Step | Scored | Checkpointed | Skipped | Failed | Stopped | Finished,
+    Started | Step | Scored | Evaluated | Checkpointed | Skipped | Failed | Stopped | Finished,
     Field(discriminator="event"),
 ]
 TERMINAL = (Failed, Stopped, Finished)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import nn
+
 from jobs.checkpoint import open_checkpoint
 from jobs.model.build import Built, build_model
 from jobs.spec import JobSpec
@@ -27,6 +29,7 @@ def load_checkpoint(path: Path) -> Loaded:
     """
     checkpoint, spec = open_checkpoint(path)
     built = build_model(spec.model, spec.seed)
+    load_start(built.model, spec)
     weights = checkpoint.weights()
     trained = {name for name, p in built.model.named_parameters() if p.requires_grad}
     if trained != set(weights):
@@ -43,3 +46,23 @@ def load_checkpoint(path: Path) -> Loaded:
         spec=spec,
         samples=checkpoint.progress.samples,
     )
+
+
+def load_start(model: nn.Module, spec: JobSpec) -> None:
+    """Put the weights that the job begins with into a model as it was built.
+
+    A start that itself began from a checkpoint is followed back to the first, because each holds
+    only what it trained. Raises DataError for a start that is no checkpoint or does not fit.
+    """
+    if spec.start is None:
+        return
+    checkpoint, earlier = open_checkpoint(Path(spec.start))
+    load_start(model, earlier)
+    weights, own = checkpoint.weights(), model.state_dict()
+    odd = sorted(n for n, value in weights.items() if n not in own or own[n].shape != value.shape)
+    if odd:
+        raise DataError(
+            f"start: {spec.start}: its {odd[0]} and {len(odd) - 1} more do not fit this model: "
+            "use the model, projector and MoCa that the checkpoint was made with"
+        )
+    model.load_state_dict(weights, strict=False)

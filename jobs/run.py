@@ -26,6 +26,7 @@ from jobs.events import (
     Stopped,
 )
 from jobs.failures import failure_of
+from jobs.load import load_start
 from jobs.model.build import Built, build_model
 from jobs.place import Place
 from jobs.scoring import Scorer
@@ -71,6 +72,7 @@ class _Run:
         # Dropout differs by rank; parts that are made anew do not, they have the spec's seed.
         torch.manual_seed(spec.seed * 1_000_003 + place.rank)
         built = build_model(spec.model, spec.seed, _attention(spec, place))
+        load_start(built.model, spec)
         self._scorer = Scorer(spec, built, place)
         checkpoint = _agreed_checkpoint(spec, place)
         start = checkpoint.progress if checkpoint else _FRESH

@@ -94,8 +94,22 @@ def _opener(read: Callable[[Path], list[Record]]) -> Opener:
     return open_file
 
 
+def _open_questions(spec: SourceSpec, field: str) -> Source:
+    from jobs.world.asked import open_questions
+
+    return open_questions(spec, field)
+
+
+def _open_vqa(spec: SourceSpec, field: str) -> Source:
+    from jobs.data.vqa import open_vqa
+
+    return open_vqa(spec, field)
+
+
 OPENERS: dict[str, Opener] = {
     "scenes": _open_scenes,
     "jsonl": _opener(read_json_lines),
     "llava": _opener(read_llava),
+    "questions": _open_questions,
+    "vqa": _open_vqa,
 }

@@ -11,11 +11,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """image: RGB. key: names the sample in messages, e.g. 'captions.jsonl:17'."""
+    """image: RGB. key: names the sample in messages, e.g. 'captions.jsonl:17'.
+
+    prompt: text between picture and caption that is given and not learnt, such as a question.
+    answers: every answer that counts as right, where the caption is an answer.
+    """
 
     image: Image
     caption: str
     key: str
+    prompt: str = ""
+    answers: tuple[str, ...] = ()
 
 
 class Source(Protocol):

@@ -13,19 +13,27 @@ class SourceSpec(Frozen):
     """One source of captioned pictures.
 
     kind: 'scenes' is the embedded world; 'jsonl' one JSON object a line with the fields `image`
-        and `caption`; 'llava' the JSON list of LLaVA with an image folder.
+        and `caption`; 'llava' the JSON list of LLaVA with an image folder; 'questions' asks about
+        the embedded world; 'vqa' questions with answers in a file (jobs/data/vqa.py).
     style: caption style of an embedded source.
     split: which part of an embedded source.
     size: number of samples of an embedded source.
     path: the JSON file; images: the folder its image paths are relative to (default: its own).
+    answers: the annotations file of a VQA question file, where answers stand apart.
+    image_name: name of a picture by its number where a VQA file gives only that, e.g.
+        'COCO_val2014_{image_id:012d}.jpg'.
+    prompt: how a question is put, with {question} in it; None takes the kind's own.
     """
 
-    kind: Literal["scenes", "jsonl", "llava"] = "scenes"
+    kind: Literal["scenes", "jsonl", "llava", "questions", "vqa"] = "scenes"
     style: str | None = None
     split: Literal["train", "validation"] = "train"
     size: PositiveInt | None = None
     path: str | None = None
     images: str | None = None
+    answers: str | None = None
+    image_name: str | None = None
+    prompt: str | None = None
 
 
 class DataSpec(Frozen):

@@ -14,7 +14,10 @@ from jobs.spec.training import CheckpointSpec, DeepspeedSpec, OptimSpec
 
 
 class JobSpec(Frozen):
-    """One run. `digest` is its identity: equal content, equal digest."""
+    """One run. `digest` is its identity: equal content, equal digest.
+
+    start: folder of a checkpoint whose weights the run begins with, None for the models' own.
+    """
 
     model: ModelSpec = ModelSpec()
     data: DataSpec
@@ -23,6 +26,7 @@ class JobSpec(Frozen):
     score: ScoreSpec = ScoreSpec()
     checkpoint: CheckpointSpec = CheckpointSpec()
     seed: int = 0
+    start: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values only; `JobSpec.model_validate` restores an equal spec."""

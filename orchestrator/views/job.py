@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from jobs.events import (
     Checkpointed,
+    Evaluated,
     Event,
     Failed,
     Finished,
@@ -36,6 +37,12 @@ def job_line(event: Event) -> str:
                 f"validation loss {number(event.guard.validation_loss)}, "
                 f"gap {number(event.guard.gap)} ({duration(event.seconds)} to score)"
             )
+        case Evaluated():
+            found = (
+                f"{name} {plus_minus(value, event.errors.get(name))}"
+                for name, value in event.values.items()
+            )
+            return f"evaluated in {duration(event.seconds)}: {', '.join(found)}"
         case Checkpointed():
             return f"{count(event.samples)} samples, saved {event.path}"
         case Skipped():

@@ -1,0 +1,178 @@
+"""Questions about pictures with their answers, read from the usual files.
+
+- JSON lines or a JSON list: {"image": "a.png", "question": "...", "answer": "..."}, or `answers`
+  with several.
+- VQA v2: {"questions": [{"image_id", "question", "question_id"}]}, with the answers in a second
+  file {"annotations": [{"question_id", "answers": [{"answer"}]}]}.
+- TextVQA: {"data": [{"image_id", "question", "answers": ["..."]}]}.
+
+A sample's caption is the answer that most people gave (the first of them where they tie); all
+answers are kept, because every one of them counts as right.
+"""
+
+from __future__ import annotations
+
+import string
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from jobs.data.errors import BadSample
+from jobs.data.listing import check_caption, parse_entry
+from jobs.data.sample import Sample, Source
+from jobs.data.store import Folder, open_folder, open_listing
+from jobs.spec import SourceSpec
+from mir.errors import ConfigError, DataError
+
+PROMPT = "Question: {question}\nAnswer:"
+IMAGE_NAME = "{image_id}.jpg"
+_LISTS = ("questions", "data")
+_EXAMPLE = '{"image": "a.png", "question": "What is it?", "answer": "a dog"}'
+
+
+def open_vqa(spec: SourceSpec, field: str) -> Source:
+    """Open a question file. Raises ConfigError for bad settings, DataError for a bad file."""
+    refuse(spec, field, ("style", "size"))
+    if spec.path is None:
+        raise ConfigError(f"{field}.path: missing: kind 'vqa' needs the file's path")
+    folder = spec.images or spec.path.rpartition("/")[0] or "."
+    return QuestionSource(
+        read_questions(spec.path, spec.answers, field),
+        spec.path.rpartition("/")[2],
+        open_folder(folder, f"{field}.images"),
+        check_image_name(spec.image_name or IMAGE_NAME, field),
+        check_prompt(spec.prompt or PROMPT, field),
+    )
+
+
+def refuse(spec: SourceSpec, field: str, names: Sequence[str]) -> None:
+    """Raise ConfigError if one of these settings is given, which the source's kind ignores."""
+    for name in names:
+        if getattr(spec, name) is not None:
+            raise ConfigError(
+                f"{field}.{name}: {getattr(spec, name)!r} is not read by kind {spec.kind!r}: "
+                "remove it"
+            )
+
+
+class QuestionSource:
+    """Question records of a file; see the module for its forms."""
+
+    def __init__(
+        self,
+        entries: Sequence[dict[str, Any]],
+        name: str,
+        images: Folder,
+        image_name: str,
+        prompt: str,
+    ) -> None:
+        self._entries, self._name = entries, name
+        self._images, self._image_name = images, image_name
+        self._prompt = prompt
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Raises BadSample for a question, answer or picture that cannot be used."""
+        entry, key = self._entries[index], f"{self._name}[{index}]"
+        question = check_caption(entry.get("question"), key)
+        answers = tuple(check_caption(answer, key) for answer in _answers(entry))
+        if not answers:
+            raise BadSample("no answer", key)
+        picture = self._images.picture(self._file(entry, key), key)
+        return asked(picture, question, answers, key, self._prompt)
+
+    def caption(self, index: int) -> str:
+        """Question and answer as they are read; no picture is opened. Raises BadSample."""
+        entry, key = self._entries[index], f"{self._name}[{index}]"
+        question = check_caption(entry.get("question"), key)
+        answers = [check_caption(answer, key) for answer in _answers(entry)]
+        return " ".join([self._prompt.replace("{question}", question), *answers[:1]])
+
+    def _file(self, entry: dict[str, Any], key: str) -> str:
+        if isinstance(entry.get("image"), str) and entry["image"]:
+            return str(entry["image"])
+        number = entry.get("image_id")
+        if not isinstance(number, int | str) or isinstance(number, bool):
+            raise BadSample("no image path", key)
+        try:
+            return self._image_name.format(image_id=number)
+        except ValueError as error:
+            raise BadSample("image_id does not fit image_name", key) from error
+
+
+def asked(image: Any, question: str, answers: tuple[str, ...], key: str, prompt: str) -> Sample:
+    """A question as a sample: the answer follows the prompt after a blank, as in running text."""
+    answer = Counter(answers).most_common(1)[0][0]
+    return Sample(
+        image=image, caption=f" {answer}", key=key, answers=answers,
+        prompt=prompt.replace("{question}", question),
+    )  # fmt: skip
+
+
+def check_prompt(prompt: str, field: str) -> str:
+    """The prompt as it is; ConfigError unless the question has a place in it."""
+    if "{question}" not in prompt:
+        raise ConfigError(f"{field}.prompt: {prompt!r} has no {{question}}: say where it goes")
+    return prompt
+
+
+def check_image_name(pattern: str, field: str) -> str:
+    """The pattern as it is; ConfigError unless {image_id} is all that is put into it."""
+    try:
+        names = {name for _, name, _, _ in string.Formatter().parse(pattern) if name is not None}
+    except ValueError as error:
+        raise ConfigError(f"{field}.image_name: {pattern!r}: {error}") from error
+    if names != {"image_id"}:
+        raise ConfigError(
+            f"{field}.image_name: {pattern!r} must have {{image_id}} and nothing else in braces, "
+            f"e.g. '{IMAGE_NAME}'"
+        )
+    return pattern
+
+
+def read_questions(path: str, annotations: str | None, field: str) -> list[dict[str, Any]]:
+    """All entries of a question file, each with its answers. Raises DataError with the place."""
+    with open_listing(path, f"{field}.path") as handle:
+        if path.endswith(".jsonl"):
+            numbered = [(n, line) for n, line in enumerate(handle, start=1) if line.strip()]
+            entries = [parse_entry(line, f"{path}:{n}", _EXAMPLE) for n, line in numbered]
+        else:
+            entries = _listed(parse_entry(handle.read(), path, _EXAMPLE), path)
+    for number, entry in enumerate(entries):
+        if not isinstance(entry, dict):
+            raise DataError(
+                f"{path}: entry {number} is {type(entry).__name__} instead of an object: "
+                f"write {_EXAMPLE}"
+            )
+    return entries if annotations is None else _joined(entries, annotations, field)
+
+
+def _listed(whole: Any, path: str) -> list[Any]:
+    if isinstance(whole, list):
+        return whole
+    found = [whole[name] for name in _LISTS if isinstance(whole, dict) and name in whole]
+    if not found or not isinstance(found[0], list):
+        raise DataError(
+            f"{path}: neither a list of questions nor an object with one under "
+            f"{' or '.join(_LISTS)}: write [{_EXAMPLE}]"
+        )
+    return list(found[0])
+
+
+def _joined(entries: list[dict[str, Any]], path: str, field: str) -> list[dict[str, Any]]:
+    with open_listing(path, f"{field}.answers") as handle:
+        whole = parse_entry(handle.read(), path, '{"annotations": [...]}')
+    found = whole.get("annotations") if isinstance(whole, dict) else None
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        raise DataError(f"{path}: no list of objects under annotations: give VQA's annotations")
+    by_question = {str(one.get("question_id")): one for one in found}
+    return [{**by_question.get(str(e.get("question_id")), {}), **e} for e in entries]
+
+
+def _answers(entry: dict[str, Any]) -> list[Any]:
+    """The answers as they stand; VQA wraps each in an object."""
+    given = entry.get("answers", entry.get("answer"))
+    several = given if isinstance(given, list) else [] if given is None else [given]
+    return [one.get("answer") if isinstance(one, dict) else one for one in several]
