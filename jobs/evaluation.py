@@ -51,13 +51,13 @@ def evaluation_set(spec: JobSpec, tokenizer: Any, prefix_ids: Sequence[int]) -> 
     pictures_source = (
         validation_source if spec.score.images is None else open_source(spec.score.images, field)
     )
-    pictures = _take(pictures_source, spec.score.pairs, "score.pairs", field)
+    pictures = take(pictures_source, spec.score.pairs, "score.pairs", field)
     texts = _texts(spec.score)
     if spec.data.validation_samples < 2:
         raise ConfigError(
             "data.validation_samples: 1 leaves no other picture to compare with: use 2 or more"
         )
-    validation = _take(
+    validation = take(
         validation_source, spec.data.validation_samples, "data.validation_samples",
         "data.validation",
     )  # fmt: skip
@@ -81,7 +81,7 @@ def pad_rows(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     return ids, mask
 
 
-def _take(source: Source, count: int, field: str, origin: str) -> list[Sample]:
+def take(source: Source, count: int, field: str, origin: str) -> list[Sample]:
     """The first `count` readable samples of the shuffled source."""
     taken: list[Sample] = []
     for index in range(len(source)):

@@ -134,7 +134,7 @@ class Llava(nn.Module):
         features = self.encode(batch.pixel_values) if features_BVF is None else features_BVF
         tokens = self.sequence(features, batch.caption_ids, batch.caption_mask)
         count, length = batch.caption_ids.shape
-        with self._calibrated(tokens):
+        with self.calibrated(tokens):
             out: Any = self.language(
                 inputs_embeds=tokens.embeds, use_cache=False, logits_to_keep=length + 1
             )
@@ -153,13 +153,14 @@ class Llava(nn.Module):
 
     def run_decoder(self, tokens: Tokens) -> None:
         """Run the decoder without its vocabulary head, for what hooks see on the way."""
-        with self._calibrated(tokens):
+        with self.calibrated(tokens):
             self.language.get_decoder()(  # type: ignore[operator]
                 inputs_embeds=tokens.embeds, use_cache=False
             )
 
     @contextmanager
-    def _calibrated(self, tokens: Tokens) -> Iterator[None]:
+    def calibrated(self, tokens: Tokens) -> Iterator[None]:
+        """Within: MoCa, if there is any, calibrates the vision tokens of this batch."""
         if self.moca is None:
             yield
             return
