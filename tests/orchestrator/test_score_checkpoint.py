@@ -49,7 +49,7 @@ def naive(checkpoint, pairs: EvaluationPairs) -> MirReport:
             tokens = model.sequence(
                 model.encode(picture["pixel_values"]), ids, torch.ones_like(ids).bool()
             )
-            with model._calibrated(tokens):
+            with model.calibrated(tokens):
                 out = model.language(inputs_embeds=tokens.embeds, output_hidden_states=True)
         states = out.hidden_states[1:]
         layers = layers or [([], []) for _ in states]
