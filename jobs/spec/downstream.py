@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from jobs.spec.base import Frozen, PositiveInt
 from jobs.spec.data import DataSpec, SourceSpec
@@ -54,11 +54,11 @@ class Evaluation(Frozen):
 
     questions: a source of kind 'questions' or 'vqa'. question_count: how many of them are asked.
     shots: for each entry the questions are asked once, with so many solved examples before each.
-    examples: where solved examples come from, None takes the training split or file of
-        `questions` where the kind has one.
-    captions: source of the captioned pictures for loss and caption match, None takes the
-        validation source of the checkpoint's own job.
-    match_choices: captions to choose from, the right one among them.
+    examples: where solved examples come from; needed for shots above 0.
+    separator: what stands between solved examples, and ends an answer.
+    captions: source of the captioned pictures for losses and matching, None takes the validation
+        source of the pre-training job behind the checkpoint.
+    match_choices: captions, or pictures, to choose from, the right one among them.
     max_new_tokens: longest answer; answers are greedy, so the same model answers alike.
     """
 
@@ -66,12 +66,19 @@ class Evaluation(Frozen):
     question_count: PositiveInt = 256
     shots: tuple[Count, ...] = (0,)
     examples: SourceSpec | None = None
+    separator: str = "\n"
     captions: SourceSpec | None = None
     caption_count: Annotated[int, Field(ge=2)] = 64
     match_choices: Annotated[int, Field(ge=2)] = 4
     max_new_tokens: PositiveInt = 8
     batch_size: PositiveInt = 16
     precision: Literal["fp32", "bf16"] = "fp32"
+
+    @model_validator(mode="after")
+    def _shots_have_examples(self) -> Evaluation:
+        if max(self.shots, default=0) > 0 and self.examples is None:
+            raise ValueError("shots above 0 need examples: name a source of solved questions")
+        return self
 
 
 class FinetuneSpec(Finetune):

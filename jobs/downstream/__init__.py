@@ -1,0 +1,1 @@
+"""After pre-training: fine-tuning from a checkpoint, and evaluation of one."""
