@@ -3,14 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
-from jobs.data.files import FileSource, Record, read_json_lines, read_llava
 from jobs.data.sample import Source
 from jobs.spec import SourceSpec, TextsSpec
 from mir.errors import ConfigError, DataError
 
 Opener = Callable[[SourceSpec, str], Source]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of source. opener: 'module:function', loaded when asked for; reads: its fields."""
+
+    opener: str
+    reads: tuple[str, ...]
+
+
+_TABLE = ("path", "images", "image_field", "caption_field")
+KINDS: dict[str, Kind] = {
+    "scenes": Kind("jobs.world.source:open_scenes", ("style", "split", "size")),
+    "jsonl": Kind("jobs.data.json_lines:open_json_lines", _TABLE),
+    "llava": Kind("jobs.data.llava:open_llava", ("path", "images")),
+    "webdataset": Kind("jobs.data.webdataset:open_webdataset", ("path", "caption_field")),
+    "parquet": Kind("jobs.data.tables:open_parquet", _TABLE),
+    "datasets": Kind("jobs.data.tables:open_saved", (*_TABLE, "split")),
+    "questions": Kind("jobs.world.asked:open_questions", ("split", "size", "prompt")),
+    "vqa": Kind("jobs.data.vqa:open_vqa", ("path", "images", "answers", "image_name", "prompt")),
+}
 
 
 def open_source(spec: SourceSpec, field: str = "data.sources") -> Source:
@@ -19,10 +41,32 @@ def open_source(spec: SourceSpec, field: str = "data.sources") -> Source:
     Raises ConfigError for missing or misplaced settings, DataError for a file that cannot be used
     or holds no sample.
     """
-    source = OPENERS[spec.kind](spec, field)
+    kind = KINDS[spec.kind]
+    _refuse_misplaced(spec, kind, field)
+    if "path" in kind.reads and not spec.path:
+        raise ConfigError(f"{field}.path: missing: kind {spec.kind!r} needs the path of its data")
+    module, _, function = kind.opener.partition(":")
+    opener: Opener = getattr(import_module(module), function)
+    source = opener(spec, field)
     if len(source) == 0:
         raise DataError(f"{field}: {spec.path or spec.kind} holds no samples: give it at least one")
     return source
+
+
+def _refuse_misplaced(spec: SourceSpec, kind: Kind, field: str) -> None:
+    for name, info in SourceSpec.model_fields.items():
+        value = getattr(spec, name)
+        if name == "kind" or name in kind.reads or value == info.default:
+            continue
+        readers = [other for other, its in KINDS.items() if name in its.reads]
+        place = f"{field}.{name}: {value!r}"
+        if len(readers) < 3:
+            few = " and ".join(repr(reader) for reader in readers)
+            raise ConfigError(f"{place} is read only by kind {few}: remove it")
+        raise ConfigError(
+            f"{place} is not read by kind {spec.kind!r}: "
+            f"remove it, or use a kind that does: {', '.join(readers)}"
+        )
 
 
 def open_texts(spec: TextsSpec) -> list[str]:
@@ -54,62 +98,3 @@ def _read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 ({error}): save the file as UTF-8") from error
-
-
-def _open_scenes(spec: SourceSpec, field: str) -> Source:
-    from jobs.world.source import STYLES, WorldSource
-
-    for name in ("path", "images"):
-        if getattr(spec, name) is not None:
-            raise ConfigError(
-                f"{field}.{name}: {getattr(spec, name)!r} is not read by kind 'scenes': "
-                "remove it, or use kind 'jsonl' or 'llava'"
-            )
-    if spec.style is None:
-        raise ConfigError(f"{field}.style: missing: kind 'scenes' needs one of {', '.join(STYLES)}")
-    try:
-        return WorldSource(spec.style, spec.split, spec.size)
-    except ConfigError as error:
-        raise ConfigError(f"{field}.{error}") from error
-
-
-def _opener(read: Callable[[Path], list[Record]]) -> Opener:
-    def open_file(spec: SourceSpec, field: str) -> Source:
-        for name in ("style", "size"):
-            if getattr(spec, name) is not None:
-                raise ConfigError(
-                    f"{field}.{name}: {getattr(spec, name)!r} is read only by kind 'scenes': "
-                    "remove it"
-                )
-        if spec.path is None:
-            raise ConfigError(f"{field}.path: missing: kind {spec.kind!r} needs the file's path")
-        path = Path(spec.path).expanduser()
-        if not path.is_file():
-            raise ConfigError(f"{field}.path: {spec.path!r} is no file: check the path")
-        images = path.parent if spec.images is None else Path(spec.images).expanduser()
-        if not images.is_dir():
-            raise ConfigError(f"{field}.images: {spec.images!r} is no folder: check the path")
-        return FileSource(read(path), images)
-
-    return open_file
-
-
-def _open_questions(spec: SourceSpec, field: str) -> Source:
-    from jobs.world.asked import open_questions
-
-    return open_questions(spec, field)
-
-
-def _open_vqa(spec: SourceSpec, field: str) -> Source:
-    from jobs.data.vqa import open_vqa
-
-    return open_vqa(spec, field)
-
-
-OPENERS: dict[str, Opener] = {
-    "scenes": _open_scenes,
-    "jsonl": _opener(read_json_lines),
-    "llava": _opener(read_llava),
-    "questions": _open_questions,
-    "vqa": _open_vqa,
-}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import warnings
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -13,6 +15,7 @@ from jobs.data.errors import BadSample
 
 MAX_PIXELS = 40_000_000
 MAX_SIDE_RATIO = 64
+MAX_FILE = 256 << 20  # bytes
 # Named one by one: Pillow's other plugins are rarely hardened, and EPS runs Ghostscript.
 FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
 
@@ -54,14 +57,31 @@ def resolve_inside(root: Path, name: str, key: str) -> Path:
 def open_image(path: Path, key: str) -> Image.Image:
     """The first frame as an RGB picture, upright, transparency laid on white.
 
-    Raises BadSample: missing, not a supported picture (whatever its name says), corrupt or
-    truncated, more than MAX_PIXELS (told by the header, nothing is decoded), or sides whose ratio
-    is beyond MAX_SIDE_RATIO (resizing the short side would blow the long one up).
+    Raises BadSample: missing, a file of more than MAX_FILE bytes, not a supported picture (whatever
+    its name says), corrupt or truncated, more than MAX_PIXELS (told by the header, nothing is
+    decoded), or sides whose ratio is beyond MAX_SIDE_RATIO (resizing the short side would blow
+    the long one up).
     """
     try:
         if not path.is_file():  # a folder, or a pipe that would block for ever
             raise BadSample("image missing", key)
-        image = Image.open(path, formats=FORMATS)
+        if path.stat().st_size > MAX_FILE:
+            raise BadSample("image file too large", key)
+    except OSError as error:
+        raise BadSample("image unreadable", key) from error
+    return _decode(path, key)
+
+
+def decode_image(data: bytes, key: str) -> Image.Image:
+    """Like `open_image`, from the bytes of a file."""
+    if len(data) > MAX_FILE:
+        raise BadSample("image file too large", key)
+    return _decode(io.BytesIO(data), key)
+
+
+def _decode(file: Path | BinaryIO, key: str) -> Image.Image:
+    try:
+        image = Image.open(file, formats=FORMATS)
     except _BOMB as error:
         raise BadSample("image too large", key) from error
     except UnidentifiedImageError as error:

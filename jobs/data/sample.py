@@ -32,3 +32,10 @@ class Source(Protocol):
     def __getitem__(self, index: int) -> Sample:
         """Raises BadSample (jobs/data/errors.py) for a sample that cannot be used."""
         ...
+
+    def caption(self, index: int) -> str:
+        """The text that is read with sample `index`, without opening a picture; for its length.
+
+        Raises BadSample.
+        """
+        ...

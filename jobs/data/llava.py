@@ -1,0 +1,145 @@
+"""LLaVA's JSON list with an image folder; the caption is the first answer of the conversation."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, BinaryIO
+
+from jobs.data import listing
+from jobs.data.listing import Index, ListingSource, unique_fields
+from jobs.data.sample import Source
+from jobs.data.store import OpenFile, folder_of, name_of, open_folder, open_listing
+from jobs.spec import SourceSpec
+from mir.errors import DataError
+
+_CHUNK = 1 << 20  # bytes
+_SPACE = re.compile(r"[ \t\r\n]*")
+_BOM = b"\xef\xbb\xbf"
+
+
+def open_llava(spec: SourceSpec, field: str) -> Source:
+    """Read and check the list once. Entries without picture or answer stay in, as bad samples.
+
+    Raises ConfigError, and DataError where the file is no JSON list of objects.
+    """
+    assert spec.path is not None
+    with open_listing(spec.path, f"{field}.path") as handle:
+        index = _Scanner(handle, spec.path).index()
+        file = OpenFile(handle)
+    images = open_folder(spec.images or folder_of(spec.path), f"{field}.images")
+    return ListingSource(file, index, _extract, images, (name_of(spec.path) + "[", "]"))
+
+
+def _extract(entry: dict[str, Any]) -> tuple[object, object]:
+    return entry.get("image"), _first_answer(entry.get("conversations"))
+
+
+def _first_answer(turns: object) -> object:
+    if not isinstance(turns, list):
+        return None
+    answers = (t.get("value") for t in turns if isinstance(t, dict) and t.get("from") == "gpt")
+    return next(answers, None)
+
+
+class _Scanner:
+    """Finds where each entry of a long list begins and ends, holding one stretch of it at a time.
+
+    Python's own parser reads the entries. It is given the bytes as Latin-1, in which places are
+    those in the file; that each entry is UTF-8 is checked apart.
+    """
+
+    def __init__(self, handle: BinaryIO, path: str) -> None:
+        self._handle, self._path = handle, path
+        self._decode = json.JSONDecoder(object_pairs_hook=unique_fields).raw_decode
+        self._base = 0  # where the text begins in the file
+        self._text = ""
+        self._at = 0  # in the text
+        self._ended = False
+
+    def index(self) -> Index:
+        """Places of all entries."""
+        found = Index()
+        self._read(_CHUNK)
+        if self._text.startswith(_BOM.decode("latin-1")):
+            self._at = len(_BOM)
+        if self._peek() != "[":
+            raise self._no_list()
+        self._at += 1
+        if self._peek() == "]":
+            self._at += 1
+        else:
+            while self._entry(found):
+                pass
+        if self._peek() != "":
+            raise DataError(f"{self._path}: not JSON (more follows after the list's end)")
+        return found
+
+    def _entry(self, found: Index) -> bool:
+        """Note the next entry; whether another follows it."""
+        number = len(found.starts)
+        where = f"{self._path}: entry {number}"
+        self._peek()
+        entry, size = self._value(where)
+        try:
+            self._text[self._at : self._at + size].encode("latin-1").decode()
+        except UnicodeDecodeError as error:
+            raise DataError(f"{where}: not UTF-8 ({error}): save the file as UTF-8") from error
+        if not isinstance(entry, dict):
+            raise DataError(
+                f"{where} is {type(entry).__name__} instead of an object: "
+                'write {"image": ..., "conversations": [...]}'
+            )
+        found.add(self._base + self._at, size, number)
+        self._at += size
+        follows = self._peek()
+        if follows not in (",", "]") or follows == "":
+            raise DataError(f"{where}: not JSON (neither ',' nor ']' after it)")
+        self._at += 1
+        return follows == ","
+
+    def _value(self, where: str) -> tuple[Any, int]:
+        """The value that begins here and its size in bytes; reads on until it is whole."""
+        while True:
+            try:
+                value, end = self._decode(self._text, self._at)
+            except RecursionError as error:
+                raise DataError(f"{where}: not JSON (nested too deeply)") from error
+            except ValueError as error:
+                held = len(self._text) - self._at
+                if self._ended or held > listing.MAX_ENTRY:
+                    raise DataError(f"{where}: not JSON ({error})") from error
+                self._read(max(_CHUNK, held))
+                continue
+            # A number may go on in the next stretch.
+            if end < len(self._text) or self._ended:
+                return value, end - self._at
+            self._read(_CHUNK)
+
+    def _peek(self) -> str:
+        """Pass over space; the character that follows, '' at the file's end."""
+        while True:
+            found = _SPACE.match(self._text, self._at)
+            assert found is not None
+            self._at = found.end()
+            if self._at < len(self._text) or self._ended:
+                return self._text[self._at : self._at + 1]
+            self._read(_CHUNK)
+
+    def _read(self, size: int) -> None:
+        """Forget what was passed, read on."""
+        more = self._handle.read(size)
+        self._ended = len(more) < size
+        self._base += self._at
+        self._text = self._text[self._at :] + more.decode("latin-1")
+        self._at = 0
+
+    def _no_list(self) -> DataError:
+        try:
+            found = type(self._value(self._path)[0]).__name__
+        except DataError as error:
+            return error
+        return DataError(
+            f"{self._path}: {found} instead of a list: "
+            "kind 'llava' reads LLaVA's JSON list; for one object a line use kind 'jsonl'"
+        )
