@@ -12,8 +12,8 @@ import logging
 import os
 import time
 import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -30,12 +30,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One thing that happened. n: position in the log. time: seconds since the epoch."""
+    """One thing that happened. n: position in the log. time: seconds since the epoch.
+
+    at: where its line begins in the file, in bytes.
+    """
 
     n: int
     time: float
     kind: str
     data: dict[str, Any]
+    at: int = field(default=0, compare=False)
 
 
 def encode(record: Record) -> bytes:
@@ -52,7 +56,7 @@ def encode(record: Record) -> bytes:
     return f'{_PREFIX}{crc:08x}",{body[1:]}\n'.encode()
 
 
-def decode(line: bytes) -> Record:
+def decode(line: bytes, at: int = 0) -> Record:
     """Restore a record; raises ValueError saying what is wrong with the line."""
     if not line.startswith(_PREFIX.encode()) or line[_BODY_AT - 2 : _BODY_AT] != b'",':
         raise ValueError("it does not begin with a checksum")
@@ -63,7 +67,9 @@ def decode(line: bytes) -> Record:
     fields = json.loads(body)
     if fields["v"] != VERSION:
         raise ValueError(f"its version is {fields['v']}, this mirsweep reads version {VERSION}")
-    return Record(n=fields["n"], time=fields["time"], kind=fields["kind"], data=fields["data"])
+    return Record(
+        n=fields["n"], time=fields["time"], kind=fields["kind"], data=fields["data"], at=at
+    )
 
 
 def read_records(path: Path) -> Iterator[Record]:
@@ -75,6 +81,14 @@ def read_records(path: Path) -> Iterator[Record]:
         yield record
 
 
+def records_at(path: Path, offsets: Iterable[int]) -> Iterator[Record]:
+    """The records that begin at these places, as `Record.at` has them."""
+    with path.open("rb") as file:
+        for at in offsets:
+            file.seek(at)
+            yield decode(file.readline(), at)
+
+
 def _scan(path: Path) -> Iterator[tuple[Record, int]]:
     """Whole records with the file offset after each; a write that was cut short has no newline."""
     end, expected = 0, 0
@@ -82,9 +96,9 @@ def _scan(path: Path) -> Iterator[tuple[Record, int]]:
         for line in file:
             if not line.endswith(b"\n"):
                 return
-            end += len(line)
+            begin, end = end, end + len(line)
             try:
-                record = decode(line)
+                record = decode(line, begin)
                 if record.n != expected:
                     raise ValueError(f"it carries number {record.n}")
             except ValueError as error:
@@ -149,11 +163,11 @@ class EventLog:
                 f"{self.path}: cannot be written ({error.strerror}). "
                 "Free some space, then run the same command again: nothing is lost"
             ) from error
+        begin, self._size = self._size, self._size + len(line)
         self._next += 1
-        self._size += len(line)
         # What is returned is what a reader of the file would get, so that a view folded while
         # writing equals a view folded later.
-        return decode(line)
+        return decode(line, begin)
 
     def close(self) -> None:
         """Sync and close; safe to call twice."""

@@ -75,14 +75,27 @@ def advance(view: SweepView | None, record: Record) -> SweepView:
         view = _SWEEP[record.kind](view, record)
     else:
         number = record.data["trial"]
-        if record.kind == "asked":
-            view.trials[number] = _asked(record)
-        else:
-            view.trials[number] = _TRIAL[record.kind](view.trials[number], record)
+        view.trials[number] = _next(view.trials.get(number), record)
         if "shape" in record.data:
             lowered = {record.data["shape"]: record.data["micro_batch"]}
             view = replace(view, micro_batches={**view.micro_batches, **lowered})
     return replace(view, updated=record.time)
+
+
+def fold_trial(records: Iterable[Record]) -> TrialView:
+    """One trial after all of its own records, from the first."""
+    trial: TrialView | None = None
+    for record in records:
+        trial = _next(trial, record)
+    assert trial is not None, "a trial has records"
+    return trial
+
+
+def _next(trial: TrialView | None, record: Record) -> TrialView:
+    if record.kind == "asked":
+        return _asked(record)
+    assert trial is not None, "a trial begins with its asking"
+    return _TRIAL[record.kind](trial.whole(), record)
 
 
 def _session(view: SweepView | None, record: Record) -> SweepView:

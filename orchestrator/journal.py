@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.events import Event, Scored, Step
 from orchestrator.code_version import code_version
-from orchestrator.eventlog import EventLog, Record
+from orchestrator.eventlog import LOG_NAME, EventLog, Record
 from orchestrator.fold import advance
+from orchestrator.shelf import Shelf
 from orchestrator.state import SweepView, TrialState, TrialView
 from sweeps.decision import Decision
 from sweeps.spec import SweepSpec
@@ -37,12 +38,14 @@ class Journal:
         """Open the log in `folder`; `found` is what it said, None for a new study."""
         self._view: SweepView | None = None
         self._clock = clock
+        self._shelf = Shelf(folder / LOG_NAME)
         self._log = EventLog(folder, clock, self._replay)
         self.found: SweepView | None = self._view
         self._last_step: dict[int, tuple[float, int]] = {}
 
     def _replay(self, record: Record) -> None:
         self._view = advance(self._view, record)
+        self._shelf.keep(self._view, record)
 
     @property
     def path(self) -> Path:
@@ -154,6 +157,7 @@ class Journal:
         assert not self.view.trials[trial].state.final, f"trial {trial} ended twice"
         data = {"trial": trial, "state": state, "reason": reason, "objective": objective}
         self._write("ended", {**data, **_last_word(event)})
+        self._last_step.pop(trial, None)
 
     def note(self, text: str) -> None:
         """A word about the sweep as a whole; said once."""

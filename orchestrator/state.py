@@ -12,6 +12,7 @@ from enum import StrEnum
 from jobs.events import Scored
 from jobs.spec import JobSpec
 from sweeps.decision import Verdict
+from sweeps.objective import objective_value
 from sweeps.spec import SweepSpec
 
 
@@ -95,6 +96,14 @@ class TrialView:
     def mir(self) -> float | None:
         """The newest MIR, whether feasible or not."""
         return self.scores[-1].mir["mir"] if self.scores else None
+
+    def value(self, objective: str) -> float | None:
+        """The newest score's value of an objective, whether feasible or not."""
+        return objective_value(objective, self.scores[-1]) if self.scores else None
+
+    def whole(self) -> TrialView:
+        """The trial with everything in memory; see `orchestrator/shelf.py` for those without."""
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,8 @@ def news(before: SweepView | None, after: SweepView) -> Iterator[str]:
     known = before.trials if before else {}
     for trial in after.trials.values():
         old = known.get(trial.number)
+        if old is trial:
+            continue
         fresh = trial.scores[len(old.scores) if old else 0 :]
         opened = old is None or not old.steps
         moved = old is None or (old.state, old.attempt) != (trial.state, trial.attempt)

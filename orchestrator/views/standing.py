@@ -30,12 +30,15 @@ def objective_of(spec: SweepSpec, scored: Scored) -> float:
 def ranked(view: SweepView) -> list[TrialView]:
     """Trials from best to worst: complete and feasible by the objective, then all others."""
 
+    sign = -1 if direction(view.spec.study.objective) == "maximize" else 1
+
     def key(trial: TrialView) -> tuple[int, float, int]:
         group = _ORDER[trial.state]
         if trial.state is TrialState.COMPLETE and not trial.feasible:
             group = 1
-        value = objective_of(view.spec, trial.scores[-1]) if trial.scores else math.inf
-        return group, value if math.isfinite(value) else math.inf, trial.number
+        value = trial.value(view.spec.study.objective)
+        turned = math.inf if value is None else value * sign
+        return group, turned if math.isfinite(turned) else math.inf, trial.number
 
     return sorted(view.trials.values(), key=key)
 

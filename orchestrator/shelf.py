@@ -1,0 +1,96 @@
+"""Ended trials on the shelf: a few numbers in memory, the rest read again from the log on demand.
+
+A controller's memory thus hardly grows with the trials that have ended, whatever their scores
+hold. Whoever reads a view cannot tell the difference, except by the time that a first look takes.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import OrderedDict, defaultdict
+from pathlib import Path
+from typing import Any
+
+from orchestrator.eventlog import Record, records_at
+from orchestrator.fold import fold_trial
+from orchestrator.state import SweepView, TrialView
+
+IN_HAND = 64
+"""How many ended trials stay whole in memory, those looked at last."""
+_ON_DISK = frozenset(
+    {"job", "params", "raw", "steps", "scores", "counted", "skipped", "violations", "checkpoint"}
+)
+_IN_MEMORY = (
+    "number", "state", "reason", "attempt", "samples", "feasible", "violation", "started", "ended",
+    "verdict", "verdict_reason", "verdict_samples", "objective", "restarts", "seconds", "launched",
+)  # fmt: skip
+
+
+class Shelf:
+    """Knows where in the log each trial's records are."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        self._places: defaultdict[int, array[int]] = defaultdict(lambda: array("Q"))
+        self._in_hand: OrderedDict[int, TrialView] = OrderedDict()
+
+    def keep(self, view: SweepView, record: Record) -> None:
+        """Note where a record is; a trial that it ended goes on the shelf.
+
+        view: after the record; its dictionary of trials is changed.
+        """
+        if "trial" not in record.data:
+            return
+        number = record.data["trial"]
+        self._places[number].append(record.at)
+        self._in_hand.pop(number, None)
+        if view.trials[number].state.final:
+            view.trials[number] = StoredTrial(view.trials[number], self)
+
+    def whole(self, number: int) -> TrialView:
+        """All of a trial, folded again from its records."""
+        if number in self._in_hand:
+            self._in_hand.move_to_end(number)
+            return self._in_hand[number]
+        found = fold_trial(records_at(self._log, self._places[number]))
+        self._in_hand[number] = found
+        if len(self._in_hand) > IN_HAND:
+            self._in_hand.popitem(last=False)
+        return found
+
+
+class StoredTrial(TrialView):
+    """An ended trial on the shelf. Equal to the whole one."""
+
+    def __init__(self, trial: TrialView, shelf: Shelf) -> None:
+        kept = {name: getattr(trial, name) for name in _IN_MEMORY}
+        vars(self).update(kept, _shelf=shelf, _mir=trial.mir)
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in _ON_DISK:
+            return getattr(self.whole(), name)
+        return super().__getattribute__(name)
+
+    @property
+    def mir(self) -> float | None:
+        """The newest MIR, whether feasible or not."""
+        found: float | None = vars(self)["_mir"]
+        return found
+
+    def value(self, objective: str) -> float | None:
+        """The newest score's value of an objective; read from the log once."""
+        known = vars(self)
+        if "_value" not in known or known["_value"][0] != objective:
+            known["_value"] = (objective, self.whole().value(objective))
+        found: float | None = known["_value"][1]
+        return found
+
+    def whole(self) -> TrialView:
+        """The trial with everything in memory."""
+        shelf: Shelf = vars(self)["_shelf"]
+        return shelf.whole(self.number)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, TrialView) and self.whole() == other.whole()
+
+    __hash__ = None  # type: ignore[assignment]
