@@ -111,6 +111,8 @@ def _resolve(value: Any, field: str, folder: Path) -> Any:
         return [_resolve(inner, field, folder) for inner in value]
     if not isinstance(value, str) or value == "embedded":
         return value
+    if field in _FILES and "://" in value:  # a store's address, such as s3://bucket/key
+        return value
     if field in _URLS:
         return _resolve_url(value, folder)
     if field in _FILES or (field in _MODELS and _is_folder(value, folder)):

@@ -6,7 +6,10 @@ conversion into its cache folder, so that any row is read without reading its ne
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +21,11 @@ from jobs.data.store import (
     Folder,
     find_files,
     folder_of,
-    is_url,
+    is_pattern,
     local_path,
     name_of,
     open_folder,
+    told,
 )  # fmt: skip
 from jobs.spec import SourceSpec
 from mir.errors import ConfigError, DataError
@@ -93,14 +97,30 @@ def open_parquet(spec: SourceSpec, field: str) -> Source:
     import datasets
 
     system, files = find_files(spec.path, ".parquet", f"{field}.path")
-    if is_url(spec.path) and local_path(spec.path) is None:
-        files = [system.unstrip_protocol(file) for file in files]
+    name = name_of(files[0])
+    if local_path(spec.path) is None:
+        cache = Path(datasets.config.HF_DATASETS_CACHE) / "mirsweep"
+        files = [told(lambda f: _fetched(system, f, cache), f, f"{field}.path") for f in files]
     datasets.disable_progress_bars()
     table = _loaded(
         spec.path, lambda: datasets.load_dataset("parquet", data_files=files, split="train")
     )
-    folder = spec.path if name_of(files[0]) != name_of(spec.path) else folder_of(spec.path)
-    return _source(table, spec, folder if spec.images is None else spec.images, field)
+    whole = name != name_of(spec.path) and not is_pattern(spec.path)
+    return _source(table, spec, spec.path if whole else folder_of(spec.path), field)
+
+
+def _fetched(system: Any, path: str, cache: Path) -> str:
+    """A copy of a remote file; `datasets` itself would refuse to fetch in Hugging Face's offline
+    mode, which has nothing to do with the user's own store."""
+    identity = f"{system.unstrip_protocol(path)} {system.ukey(path)}"
+    target = cache / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.parquet"
+    if not target.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        copy = tempfile.NamedTemporaryFile(dir=cache, delete=False)  # noqa: SIM115 - replaced below
+        with copy, system.open(path, "rb") as remote:
+            shutil.copyfileobj(remote, copy)
+        Path(copy.name).replace(target)
+    return str(target)
 
 
 def _source(table: Any, spec: SourceSpec, folder: str, field: str) -> TableSource:

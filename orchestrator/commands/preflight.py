@@ -63,10 +63,13 @@ def check_data(place: str, data: DataSpec) -> None:
 def _check_source(place: str, spec: SourceSpec) -> None:
     from jobs.data.build import open_source
     from jobs.data.errors import BadSample
+    from jobs.data.store import is_pattern, is_url
     from jobs.data.stream import permuted
 
     for name, value in (("path", spec.path), ("images", spec.images)):
-        if value is not None and not Path(value).exists():
+        if value is None or is_url(value) or is_pattern(value):
+            continue  # opening it says what is wrong
+        if not Path(value).exists():
             raise ConfigError(
                 f"{place}.{name}: {value} does not exist (looked from {Path.cwd()}). "
                 "Correct the path, or run what fetches the data"
