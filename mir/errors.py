@@ -6,7 +6,9 @@ MirsweepError                    one line for the user: place, value, remedy; ex
 ├── MirError (ValueError)        the number is not defined for these features
 │   ├── NonFiniteError           NaN or infinity in a layer, or a distance that overflowed
 │   ├── EmptyModalityError       a layer without vision or without text tokens
+│   ├── ModelError               this kind of model has no MIR; exit code 2
 │   └── ProtocolError            scores of different protocols were about to be compared
+├── EngineError                  DeepSpeed does not do what it was asked to do
 ├── DivergedError                the loss or the score became NaN or infinite; never restarted
 └── ClusterError                 Ray, a worker, the tracker or the storage failed
     └── UnreachableError         the cluster or store named by the user is out of reach; exit code 2
@@ -45,10 +47,20 @@ class EmptyModalityError(MirError):
     """A layer has no vision or no text tokens."""
 
 
+class ModelError(MirError):
+    """This kind of model cannot be scored: its pictures do not stand in its decoder's sequence."""
+
+    exit_code = 2
+
+
 class ProtocolError(MirError):
     """Two scores with different protocol fingerprints were about to be compared."""
 
     exit_code = 2
+
+
+class EngineError(MirsweepError):
+    """The training engine reports other settings than it was given: the run would be another."""
 
 
 class DivergedError(MirsweepError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.spec import JobSpec
+from jobs.spec import DeepspeedSpec, JobSpec
 from mir.errors import ConfigError
 
 # Elements of one reduction bucket. DeepSpeed's default of 5e8 sets 2 GB aside for each rank.
@@ -52,19 +52,28 @@ def deepspeed_config(spec: JobSpec, ranks: int, device: str) -> dict[str, Any]:
         "train_micro_batch_size_per_gpu": split.micro,
         "gradient_accumulation_steps": split.accumulation,
         "gradient_clipping": spec.optim.gradient_clip,
-        "zero_optimization": _zero(spec.deepspeed.zero_stage),
+        "zero_optimization": _zero(spec.deepspeed, device),
         "steps_per_print": None,
         "wall_clock_breakdown": False,
     }
+    if spec.deepspeed.offload_optimizer:
+        # Else DeepSpeed insists on its own CPU Adam, which needs a compiler on every node.
+        config["zero_force_ds_cpu_optimizer"] = False
     if spec.deepspeed.precision != "fp32":
         config[spec.deepspeed.precision] = {"enabled": True}
     return config
 
 
-def _zero(stage: int) -> dict[str, Any]:
-    if stage == 0:
+def _zero(spec: DeepspeedSpec, device: str) -> dict[str, Any]:
+    if spec.zero_stage == 0:
         return {"stage": 0}
-    zero: dict[str, Any] = {"stage": stage, "reduce_bucket_size": _BUCKET}
-    if stage == 3:
+    zero: dict[str, Any] = {"stage": spec.zero_stage, "reduce_bucket_size": _BUCKET}
+    # Pinned memory is for copies to a GPU; without one there is nothing to pin for.
+    host = {"device": "cpu", "pin_memory": device == "cuda"}
+    if spec.offload_optimizer:
+        zero["offload_optimizer"] = host
+    if spec.offload_parameters:
+        zero["offload_param"] = host
+    if spec.zero_stage == 3:
         return {**zero, "stage3_prefetch_bucket_size": _BUCKET}
     return {**zero, "allgather_bucket_size": _BUCKET}

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from jobs.data.batch import Batch
+from jobs.engine.activations import checkpoint_activations
 from jobs.engine.config import deepspeed_config
 from jobs.engine.group import device_of, gather_objects, join, sum_over_ranks
+from jobs.engine.report import require_obeyed
 from jobs.engine.schedule import rate_factor
 from jobs.engine.state import MOMENTS, FullState
 from jobs.model.llava import Llava
@@ -51,12 +53,14 @@ class Engine:
         config = deepspeed_config(spec, place.world_size, place.device)
         if weights:
             model.load_state_dict(weights, strict=False)
+        if spec.deepspeed.activation_checkpointing:
+            checkpoint_activations(model)
         # Names before DeepSpeed touches the parameters; the order is that of the checkpoint.
         self._trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self._deepspeed, *_ = _deepspeed().initialize(
             model=model, optimizer=self._adamw(), config=config
         )
-        self._require_config(config)
+        require_obeyed(config, self._deepspeed)
         self._state = FullState(self._deepspeed)
         self.trainable = model.trainable_counts()
         self.device = device_of(place)
@@ -150,14 +154,6 @@ class Engine:
         factor = rate_factor(index, self._spec.optim)
         for group in self._deepspeed.basic_optimizer.param_groups:
             group["lr"] = group["full_rate"] * factor
-
-    def _require_config(self, config: dict[str, Any]) -> None:
-        engine = self._deepspeed
-        assert engine.train_batch_size() == config["train_batch_size"]
-        assert engine.train_micro_batch_size_per_gpu() == config["train_micro_batch_size_per_gpu"]
-        assert engine.gradient_accumulation_steps() == config["gradient_accumulation_steps"]
-        assert engine.zero_optimization_stage() == config["zero_optimization"]["stage"]
-        assert engine.gradient_clipping() == config["gradient_clipping"]
 
 
 def _split(share: Batch, micro: int) -> Iterator[Batch]:

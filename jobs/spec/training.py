@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from jobs.spec.base import Frozen, NonNegativeFloat, PositiveFloat, PositiveInt
 
@@ -36,11 +36,31 @@ class DeepspeedSpec(Frozen):
     """How DeepSpeed runs the job.
 
     micro_batch: samples a rank and forward pass; None takes global_batch / ranks.
+    offload_optimizer: keep master weights and moments in the host's memory and update them there;
+        from ZeRO stage 1 on. offload_parameters: keep the weights there too; at ZeRO stage 3.
+    activation_checkpointing: keep only what goes into each transformer layer and compute the rest
+        again in the backward pass: less memory, one more forward pass.
     """
 
     zero_stage: Literal[0, 1, 2, 3] = 0
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     micro_batch: PositiveInt | None = None
+    offload_optimizer: bool = False
+    offload_parameters: bool = False
+    activation_checkpointing: bool = False
+
+    @model_validator(mode="after")
+    def _stage_can_offload(self) -> DeepspeedSpec:
+        if self.offload_optimizer and self.zero_stage == 0:
+            raise ValueError(
+                "offload_optimizer needs ZeRO: set zero_stage to 1, 2 or 3, or leave it out"
+            )
+        if self.offload_parameters and self.zero_stage != 3:
+            raise ValueError(
+                f"offload_parameters needs zero_stage 3, not {self.zero_stage}: set it, or leave "
+                "offload_parameters out"
+            )
+        return self
 
 
 class CheckpointSpec(Frozen):

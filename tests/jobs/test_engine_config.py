@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.engine.config import deepspeed_config, split_batch
+from jobs.engine.report import require_obeyed
 from jobs.engine.schedule import rate_factor
 from jobs.spec import JobSpec, OptimSpec
-from mir.errors import ConfigError
+from mir.errors import ConfigError, EngineError
 
 SOURCE = {"kind": "jsonl", "path": "a.jsonl"}
 
@@ -73,3 +74,60 @@ def test_closed_forms_of_the_schedules():
     assert rate_factor(99, OptimSpec(schedule="constant", **settings)) == 1.0
     warm = OptimSpec(samples=100, global_batch=1, warmup_ratio=0.1)
     assert [rate_factor(s, warm) for s in (0, 9, 10)] == pytest.approx([1 / 11, 10 / 11, 1.0])
+
+
+def test_offloading_needs_a_stage_that_can():
+    with pytest.raises(ValueError, match="set zero_stage to 1, 2 or 3"):
+        spec(offload_optimizer=True)
+    with pytest.raises(ValueError, match="offload_parameters needs zero_stage 3, not 2"):
+        spec(zero_stage=2, offload_parameters=True)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_offloading_is_asked_for_with_pinned_memory_on_a_gpu_only(device):
+    both = {"offload_optimizer": True, "offload_parameters": True}
+    config = deepspeed_config(spec(zero_stage=3, **both), 1, device)
+    host = {"device": "cpu", "pin_memory": device == "cuda"}
+    assert config["zero_optimization"]["offload_optimizer"] == host
+    assert config["zero_optimization"]["offload_param"] == host
+    assert config["zero_force_ds_cpu_optimizer"] is False
+    assert "offload_optimizer" not in deepspeed_config(spec(), 1, device)["zero_optimization"]
+
+
+class _Engine:
+    """Reports what it is told to report."""
+
+    def __init__(self, **told):
+        self._told = told
+
+    def __getattr__(self, name):
+        return lambda: self._told[name]
+
+
+def engine_for(config, **changes):
+    told = {
+        "train_batch_size": config["train_batch_size"],
+        "train_micro_batch_size_per_gpu": config["train_micro_batch_size_per_gpu"],
+        "gradient_accumulation_steps": config["gradient_accumulation_steps"],
+        "gradient_clipping": config["gradient_clipping"],
+        "zero_optimization_stage": config["zero_optimization"]["stage"],
+        "bfloat16_enabled": "bf16" in config,
+        "fp16_enabled": "fp16" in config,
+        "zero_cpu_offload": "offload_optimizer" in config["zero_optimization"],
+        "zero_offload_param": None,
+    }
+    return _Engine(**{**told, **changes})
+
+
+def test_an_engine_that_obeys_passes_and_one_that_does_not_is_named():
+    config = deepspeed_config(spec(zero_stage=1, precision="bf16", micro_batch=4), 2, "cpu")
+    require_obeyed(config, engine_for(config))
+    with pytest.raises(EngineError) as refused:
+        require_obeyed(
+            config,
+            engine_for(config, gradient_accumulation_steps=1, bfloat16_enabled=False),
+        )
+    told = str(refused.value)
+    assert "gradient_accumulation_steps 1 in place of 2" in told
+    assert "precision 'fp32' in place of 'bf16'" in told
+    assert "\n" not in told
