@@ -15,10 +15,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from jobs.downstream.run import run_any
 from jobs.events import TERMINAL, Event, Failed
 from jobs.place import Place
-from jobs.run import run_job
-from jobs.spec import JobSpec
+from jobs.spec.downstream import AnyJob
 
 _POLL_S = 0.2
 # How long ranks may take to leave after the first terminal event.
@@ -26,7 +26,7 @@ _GRACE_S = 10.0
 
 
 def run_local(
-    spec: JobSpec,
+    spec: AnyJob,
     workers: int,
     folder: Path,
     on_event: Callable[[Event], None],
@@ -43,7 +43,7 @@ def run_local(
     with _interrupts() as stop:
         if workers == 1:
             place = Place(folder=folder, device=device, threads=threads, stop_requested=stop)
-            return _relay(run_job(spec, place), on_event)
+            return _relay(run_any(spec, place), on_event)
         return _gang(spec, workers, folder, on_event, stop, device, threads)
 
 
@@ -64,7 +64,7 @@ def _relay(events: Iterator[Event], on_event: Callable[[Event], None]) -> Event:
 
 
 def _gang(
-    spec: JobSpec,
+    spec: AnyJob,
     workers: int,
     folder: Path,
     on_event: Callable[[Event], None],
@@ -138,7 +138,7 @@ def _kill(ranks: list[BaseProcess]) -> None:
         process.kill()
 
 
-def _rank(spec: JobSpec, place: Place, stopping: Any, told: Any) -> None:
+def _rank(spec: AnyJob, place: Place, stopping: Any, told: Any) -> None:
     """One rank's process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent acts
 
@@ -146,7 +146,7 @@ def _rank(spec: JobSpec, place: Place, stopping: Any, told: Any) -> None:
         return "interrupted" if stopping.is_set() else None
 
     here = Place(**{**vars(place), "stop_requested": stop_requested})
-    for event in run_job(spec, here):
+    for event in run_any(spec, here):
         told.put((place.rank, event))
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from jobs.events import Event
 from jobs.spec import JobSpec
+from jobs.spec.downstream import AnyJob
 from sweeps.spec import ResourceSpec, SweepSpec
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class Launch:
 
     trial: int
     attempt: int
-    spec: JobSpec
+    spec: AnyJob
     resources: ResourceSpec
     folder: Path
 
@@ -97,6 +98,10 @@ class Tracker(Protocol):
         at: when it was said, seconds since the epoch. Told again with the same time, an event is
         kept once.
         """
+        ...
+
+    def trial_left(self, trial: int, state: str, reason: str) -> None:
+        """Say that the trial runs no longer but will again, and why: queued, paused, preempted."""
         ...
 
     def trial_ended(self, trial: int, state: str, reason: str) -> None:

@@ -15,13 +15,14 @@ import yaml
 from pydantic import ValidationError
 
 from jobs.spec import Frozen, JobSpec
+from jobs.spec.downstream import KINDS, AnyJob, DownstreamSpec
 from sweeps.document import Document, FieldPath, read_document
 from sweeps.guard import guard_mistakes
 from sweeps.mistakes import Mistake, from_pydantic, refusal
 from sweeps.space import parse_space
 from sweeps.spec import SweepSpec
 
-_FILES = ("path", "images", "source")
+_FILES = ("path", "images", "source", "answers", "start")
 _MODELS = ("vision", "language")
 _URLS = ("storage", "uri")
 _SQLITE = "sqlite:///"
@@ -45,11 +46,31 @@ def load_recipe(path: str | Path) -> SweepSpec:
 
 def load_job(path: str | Path) -> JobSpec:
     """Read a job. Raises ConfigError: file, line, field, value, remedy, in one line."""
+    return _load(JobSpec, read_document(path))
+
+
+def load_any_job(path: str | Path) -> AnyJob:
+    """Read a job of any kind: without `kind` it pre-trains. Raises ConfigError as `load_job`."""
     document = read_document(path)
-    job, mistakes = _validate(JobSpec, document)
-    if mistakes or job is None:
+    if "kind" not in document.data:
+        return load_job(path)
+    model = KINDS.get(str(document.data["kind"]))
+    if model is None:
+        text = f"{document.data['kind']!r} is refused. Known: {', '.join(KINDS)}; none to pre-train"
+        raise refusal(document, [Mistake(("kind",), text)])
+    return _load(model, document)
+
+
+def load_downstream(path: str | Path) -> DownstreamSpec:
+    """Read the one recipe of `correlate`. Raises ConfigError as `load_job` does."""
+    return _load(DownstreamSpec, read_document(path))
+
+
+def _load(model: type[Spec], document: Document) -> Spec:
+    spec, mistakes = _validate(model, document)
+    if mistakes or spec is None:
         raise refusal(document, mistakes)
-    return _resolved(JobSpec, job, document.folder)
+    return _resolved(model, spec, document.folder)
 
 
 def dump_job(spec: JobSpec) -> str:

@@ -90,9 +90,14 @@ class QuestionSource:
             raise BadSample("image_id does not fit image_name", key) from error
 
 
-def asked(image: Any, question: str, answers: tuple[str, ...], key: str, prompt: str) -> Sample:
-    """A question as a sample: the answer follows the prompt after a blank, as in running text."""
-    answer = Counter(answers).most_common(1)[0][0]
+def asked(
+    image: Any, question: str, answers: tuple[str, ...], key: str, prompt: str, ending: str = ""
+) -> Sample:
+    """A question as a sample: the answer follows the prompt after a blank, as in running text.
+
+    ending: what is learnt after the answer, before the end of the sequence.
+    """
+    answer = Counter(answers).most_common(1)[0][0] + ending
     return Sample(
         image=image, caption=f" {answer}", key=key, answers=answers,
         prompt=prompt.replace("{question}", question),

@@ -66,7 +66,7 @@ class Evaluation(Frozen):
     question_count: PositiveInt = 256
     shots: tuple[Count, ...] = (0,)
     examples: SourceSpec | None = None
-    separator: str = "\n"
+    separator: Annotated[str, Field(min_length=1)] = "\n"
     captions: SourceSpec | None = None
     caption_count: Annotated[int, Field(ge=2)] = 64
     match_choices: Annotated[int, Field(ge=2)] = 4
@@ -112,8 +112,3 @@ KINDS: dict[str, type[FinetuneSpec] | type[EvaluateSpec]] = {
 def job_from_json(data: dict[str, Any]) -> AnyJob:
     """Restore a job of any kind; one without a kind pre-trains."""
     return KINDS.get(str(data.get("kind")), JobSpec).model_validate(data)
-
-
-def job_to_json(spec: AnyJob) -> dict[str, Any]:
-    """Plain values only, as `job_from_json` takes them."""
-    return spec.model_dump(mode="json")

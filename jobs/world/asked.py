@@ -45,4 +45,4 @@ class WorldQuestions:
         one = choices[index % len(choices)]
         picture = render(scene_at(self.split, index))
         key = f"questions/{self.split}:{index}"
-        return asked(picture, one.text, (one.answer,), key, self._prompt)
+        return asked(picture, one.text, (one.answer,), key, self._prompt, ending=" .")

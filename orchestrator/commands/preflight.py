@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from jobs.spec import DataSpec, JobSpec, SourceSpec
+from jobs.spec.downstream import AnyJob, Evaluation, FinetuneSpec
 from mir.errors import ConfigError, DataError
 from orchestrator.ports import Capacity
 
@@ -47,6 +48,30 @@ def check_job(place: str, job: JobSpec) -> None:
             f"{place}score.texts.source: {texts} does not exist. Name a text file (one text a "
             "line), a folder of .txt files, or 'embedded'"
         )
+
+
+def check_any(place: str, spec: AnyJob) -> None:
+    """The same for a job of any kind; fine-tunes and evaluations also need their start."""
+    if isinstance(spec, JobSpec):
+        check_job(place, spec)
+        return
+    if not Path(spec.start).exists():
+        raise ConfigError(
+            f"{place}start: {spec.start} does not exist. Name a checkpoint, or the folder of the "
+            "job or trial that made it"
+        )
+    if isinstance(spec, FinetuneSpec):
+        check_data(f"{place}data", spec.data)
+    else:
+        check_evaluation(place, spec)
+
+
+def check_evaluation(place: str, evaluation: Evaluation) -> None:
+    """Raise ConfigError or DataError where a source of an evaluation cannot be used."""
+    for name in ("questions", "examples", "captions"):
+        source = getattr(evaluation, name)
+        if source is not None:
+            _check_source(f"{place}{name}", source)
 
 
 def check_data(place: str, data: DataSpec) -> None:

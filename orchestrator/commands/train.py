@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.commands.preflight import check_folder, check_job, this_machine
+from orchestrator.commands.preflight import check_any, check_folder, this_machine
 from orchestrator.failures import INTERRUPTED, same_command, say_error
 
 if TYPE_CHECKING:
@@ -38,16 +38,21 @@ def train(
         Device | None, typer.Option(help="cuda if every rank finds a GPU, else cpu.")
     ] = None,
 ) -> None:
-    """Train one job, scoring its MIR as it goes. Run it again to resume."""
-    from sweeps.recipe import load_job
+    """Train one job, scoring its MIR as it goes. Run it again to resume.
 
-    spec = load_job(job)
+    A job file with `kind: finetune` goes on from a checkpoint, one with `kind: evaluate` asks a
+    checkpoint questions and trains nothing.
+    """
+    from sweeps.recipe import load_any_job
+
+    spec = load_any_job(job)
     place = folder or Path("runs") / job.stem
     check_folder(place)
-    check_job(f"{job}: ", spec)
+    check_any(f"{job}: ", spec)
 
     from jobs.events import Failed, Stopped
     from jobs.launch import run_local
+    from jobs.spec.downstream import EvaluateSpec
 
     chosen = device or (Device.CUDA if workers <= this_machine().nodes[0][1] else Device.CPU)
     last = run_local(spec, workers, place, _Teller(), device=chosen.value)
@@ -57,7 +62,8 @@ def train(
     if isinstance(last, Stopped):
         say_error(f"{last.reason}. Go on with: {same_command()}")
         raise typer.Exit(INTERRUPTED)
-    typer.echo(f"checkpoints: {place}")
+    if not isinstance(spec, EvaluateSpec):
+        typer.echo(f"checkpoints: {place}")
 
 
 class _Teller:

@@ -13,19 +13,19 @@ from dataclasses import dataclass
 
 from jobs.events import TERMINAL, Event
 from jobs.place import Place
-from jobs.spec import JobSpec
+from jobs.spec.downstream import AnyJob
 from orchestrator.executors.outcome import whole
 from orchestrator.executors.scores import with_scores_kept
 from orchestrator.ports import Capacity, JobEvent, Launch
 
-Runner = Callable[[JobSpec, Place], Iterator[Event]]
+Runner = Callable[[AnyJob, Place], Iterator[Event]]
 
 
-def default_runner(spec: JobSpec, place: Place) -> Iterator[Event]:
-    """Runs a real job; imported late because it brings torch and DeepSpeed."""
-    from jobs.run import run_job
+def default_runner(spec: AnyJob, place: Place) -> Iterator[Event]:
+    """Runs a real job of any kind; imported late because it brings torch and DeepSpeed."""
+    from jobs.downstream.run import run_any
 
-    return run_job(spec, place)
+    return run_any(spec, place)
 
 
 @dataclass(kw_only=True)

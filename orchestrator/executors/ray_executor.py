@@ -314,7 +314,7 @@ def _begin(
     job: _Job, gang: _Gang, runner: Runner, places: Sequence[RankPlace]
 ) -> tuple[Any, list[Any]]:
     """Set every rank to work: the lead's stream of events, and the others' last words."""
-    spec = job.launch.spec.to_json()
+    spec = job.launch.spec.model_dump(mode="json")
     lead = gang.ranks[0].run.options(num_returns="streaming").remote(runner, spec, places[0])
     others = [
         rank.follow.remote(runner, spec, place)

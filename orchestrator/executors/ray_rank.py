@@ -16,7 +16,7 @@ from typing import Any
 
 from jobs.events import Event
 from jobs.place import Place
-from jobs.spec import JobSpec
+from jobs.spec.downstream import job_from_json
 from orchestrator.executors.inline import Runner
 from orchestrator.executors.outcome import whole
 from orchestrator.executors.scores import with_scores_kept
@@ -107,7 +107,7 @@ class Rank:
             threads=at.threads,
             stop_requested=lambda: self._stops.get(at.job),
         )
-        yield from whole(lambda: runner(JobSpec.model_validate(spec), place))
+        yield from whole(lambda: runner(job_from_json(spec), place))
         # The engine and the model refer to each other; the next job needs their memory.
         gc.collect()
 
