@@ -57,6 +57,7 @@ class Engine:
             checkpoint_activations(model)
         # Names before DeepSpeed touches the parameters; the order is that of the checkpoint.
         self._trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        self._groups = model.parameter_groups()
         self._deepspeed, *_ = _deepspeed().initialize(
             model=model, optimizer=self._adamw(), config=config
         )
@@ -135,12 +136,11 @@ class Engine:
 
     def _adamw(self) -> torch.optim.AdamW:
         optim = self._spec.optim
-        moca = [p for n, p in self._trained.items() if n.startswith("moca.")]
-        rest = [p for n, p in self._trained.items() if not n.startswith("moca.")]
-        own = self._spec.model.moca and self._spec.model.moca.learning_rate
-        groups = [{"params": rest, "full_rate": optim.learning_rate}]
-        if moca:
-            groups.append({"params": moca, "full_rate": own or optim.learning_rate})
+        rate = self._spec.model.learning_rate
+        groups = [
+            {"params": parameters, "full_rate": rate(part, optim.learning_rate)}
+            for part, parameters in self._groups.items()
+        ]
         # Rate 0: DeepSpeed takes an empty step while it sets up, which must not decay weights.
         return torch.optim.AdamW(
             groups,

@@ -8,17 +8,13 @@ from typing import Any
 import torch
 
 from jobs.model.language import decoder_parts, load_language
+from jobs.model.learning import what_learns
 from jobs.model.llava import Llava
-from jobs.model.projectors import PROJECTORS
+from jobs.model.lora import attach_lora
+from jobs.model.projectors import make_projector
 from jobs.model.vision import load_vision
 from jobs.spec import MocaSpec, ModelSpec
 from mir.moca import Moca
-
-_LEARNS = {
-    "projector": ("projector", "moca"),
-    "projector+language": ("projector", "moca", "language"),
-    "everything": ("projector", "moca", "language", "vision"),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,29 +30,40 @@ def build_model(spec: ModelSpec, seed: int, attention: str | None = None) -> Bui
     """Load the two pre-trained parts and initialise the rest from `seed`, on the CPU in float32.
 
     attention: transformers' name of the language model's attention, None for its default.
-    The caller's random state is left as it was. Raises ConfigError for what cannot be loaded.
+    The caller's random state is left as it was. Raises ConfigError for what cannot be loaded or
+    does not fit together.
     """
     import transformers
 
     # A job's log holds its events; progress bars over tensors would drown them.
     transformers.utils.logging.disable_progress_bar()
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        vision = load_vision(spec.vision, spec.select_layer)
+        vision = load_vision(spec.vision, spec.select_layer, spec.class_token)
         language = load_language(spec.language)
-        width = int(language.model.config.hidden_size)  # type: ignore[union-attr, arg-type]
         if attention is not None:
             language.model.set_attn_implementation(attention)  # type: ignore[operator]
         torch.manual_seed(seed)  # loading may draw; the new parts must not depend on it
-        projector = PROJECTORS[spec.projector](int(vision.tower.width), width)  # type: ignore[arg-type]
-        moca = None if spec.moca is None else _moca(spec.moca, language.model, width, seed)
+        projector = make_projector(spec.projector, vision.tower.width, language.width)
+        with torch.no_grad():  # one that does not fit the encoder's tokens says so here
+            projector(torch.zeros(1, vision.tower.tokens, vision.tower.width))
+    moca = None if spec.moca is None else _moca(spec.moca, language.model, language.width, seed)
+    if spec.learns.lora is not None:
+        attach_lora(language.model, spec.learns.lora, seed)
+    learning = what_learns(
+        spec.learns,
+        vision=vision.tower,
+        projector=projector,
+        language=language.model,
+        moca=moca,
+        pixels_1CHW=vision.pixels_1CHW,
+    )
     bos = language.tokenizer.bos_token_id
     model = Llava(
         vision=vision.tower,
         projector=projector,
         language=language.model,
         moca=moca,
-        trainable=_LEARNS[spec.trainable],
+        learning=learning,
         prefix_ids=() if bos is None else (bos,),
     )
     return Built(model=model, tokenizer=language.tokenizer, image_processor=vision.image_processor)

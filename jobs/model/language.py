@@ -1,16 +1,21 @@
-"""Causal language models: any transformers one, from a folder, the hub, or the embedded world."""
+"""Causal language models: any transformers one, from a folder, the hub, random weights, or the
+embedded world."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from jobs.model.source import loading, read_config, require_whole
+from jobs.spec.model import RandomLanguage
 from mir.errors import ConfigError
 
+FIELD = "model.language"
 _LAYERS = ("layers", "h", "blocks")
 _NORMS = ("norm", "final_layernorm", "final_layer_norm", "ln_f", "norm_f")
 
@@ -22,26 +27,29 @@ class Language:
     model: nn.Module
     tokenizer: Any
 
+    @property
+    def width(self) -> int:
+        """Hidden size D."""
+        config: Any = self.model.config
+        return int(config.get_text_config().hidden_size)
 
-def load_language(name: str) -> Language:
-    """Load 'embedded', a folder, or a hub name, in float32.
 
-    Raises ConfigError if it cannot be loaded.
+def load_language(source: str | RandomLanguage) -> Language:
+    """Load 'embedded', a folder, or a hub name, or make random weights, in float32.
+
+    The caller's random state may change. Raises ConfigError if it cannot be loaded, or its
+    tokenizer does not fit.
     """
-    if name == "embedded":
+    if isinstance(source, RandomLanguage):
+        language = _random(source)
+    elif source == "embedded":
         from jobs.world.load import load_language as load_embedded
-        from jobs.world.load import load_tokenizer
 
-        return Language(model=load_embedded(), tokenizer=load_tokenizer())
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    try:
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise ConfigError(f"model.language: {name!r} cannot be loaded: {reason[0]}") from error
-    return Language(model=model, tokenizer=tokenizer)
+        language = Language(model=load_embedded(), tokenizer=_tokenizer(source))
+    else:
+        language = _pretrained(str(Path(source).expanduser()) if source[0] == "~" else source)
+    _require_fit(language)
+    return language
 
 
 def decoder_parts(language: Any) -> tuple[Sequence[nn.Module], nn.Module | None]:
@@ -53,8 +61,64 @@ def decoder_parts(language: Any) -> tuple[Sequence[nn.Module], nn.Module | None]
     layers = next((getattr(decoder, name) for name in _LAYERS if hasattr(decoder, name)), None)
     if not isinstance(layers, nn.ModuleList):
         raise ConfigError(
-            f"model.language: {type(language).__name__} keeps its decoder layers under none of "
+            f"{FIELD}: {type(language).__name__} keeps its decoder layers under none of "
             f"{', '.join(_LAYERS)}: choose another causal language model"
         )
     norm = next((getattr(decoder, name) for name in _NORMS if hasattr(decoder, name)), None)
     return list(layers), norm
+
+
+def _pretrained(name: str) -> Language:
+    from transformers import AutoModelForCausalLM
+
+    with loading(FIELD, name):
+        model, info = AutoModelForCausalLM.from_pretrained(
+            name, dtype=torch.float32, trust_remote_code=False, output_loading_info=True
+        )
+    require_whole(FIELD, name, set(info["missing_keys"]))
+    with loading(f"{FIELD} (its tokenizer)", name):
+        return Language(model=model, tokenizer=_tokenizer(name))
+
+
+def _random(source: RandomLanguage) -> Language:
+    from transformers import AutoModelForCausalLM
+
+    config = read_config(f"{FIELD}.random", source.random)
+    with loading(f"{FIELD}.random", source):
+        torch.manual_seed(source.seed)
+        model = AutoModelForCausalLM.from_config(
+            config, dtype=torch.float32, trust_remote_code=False
+        )
+    name = source.tokenizer or (source.random if isinstance(source.random, str) else None)
+    if name is None:
+        raise ConfigError(
+            f"{FIELD}.tokenizer: missing: a configuration has no words of its own. Name "
+            "'embedded', a folder, or a hub name"
+        )
+    with loading(f"{FIELD}.tokenizer", name):
+        return Language(model=model.eval(), tokenizer=_tokenizer(name))
+
+
+def _tokenizer(name: str) -> Any:
+    if name == "embedded":
+        from jobs.world.load import load_tokenizer
+
+        return load_tokenizer()
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+
+
+def _require_fit(language: Language) -> None:
+    tokenizer, embedding = language.tokenizer, language.model.get_input_embeddings()  # type: ignore[operator]
+    if tokenizer.eos_token_id is None:
+        raise ConfigError(
+            f"{FIELD}: its tokenizer has no end-of-sequence token, so captions would have no end: "
+            "set eos_token in its tokenizer_config.json"
+        )
+    words, rows = len(tokenizer), int(embedding.weight.shape[0])
+    if words > rows:
+        raise ConfigError(
+            f"{FIELD}: the tokenizer has {words} tokens and the model embeddings for {rows}: take "
+            f"the tokenizer that belongs to it, or set vocab_size to {words} or more"
+        )

@@ -6,7 +6,7 @@ S = P + V + T positions, D hidden size, F width of vision features, K vocabulary
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
@@ -17,9 +17,8 @@ from torch import Tensor, nn
 
 from jobs.data.batch import Batch
 from jobs.model.language import decoder_parts
+from jobs.model.learning import Learning, part_of
 from mir.moca import Moca
-
-PARTS = ("vision", "projector", "language", "moca")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +37,8 @@ class Tokens:
 class Llava(nn.Module):
     """A LLaVA-style model of three parts, and MoCa as a fourth where it is attached.
 
-    trainable: names of the parts that learn. The others have no gradients, stay in evaluation
-        mode whatever `train()` is told, and run without building a graph where nothing before
-        them learns.
+    learning: what learns. All else has no gradients, stays in evaluation mode whatever `train()`
+        is told, and runs without building a graph where nothing before it learns.
     prefix_ids: tokens before the picture in training (the beginning-of-sequence token, if any).
 
     No attention mask is passed: text is padded on the right, so a causal model never sees padding
@@ -53,17 +51,17 @@ class Llava(nn.Module):
         vision: nn.Module,
         projector: nn.Module,
         language: nn.Module,
-        trainable: Collection[str],
+        learning: Learning,
         prefix_ids: Sequence[int],
         moca: Moca | None = None,
     ) -> None:
         super().__init__()
         self.vision, self.projector, self.language = vision, projector, language
         self.moca = moca
-        self._trainable = frozenset(trainable)
+        self._modes = learning.modules
         self.prefix_ids = tuple(prefix_ids)
-        for name, part in self.named_children():
-            part.requires_grad_(name in self._trainable)
+        for parameter in self.parameters():
+            parameter.requires_grad_(parameter in learning.parameters)
         self.train(False)
 
     @property
@@ -79,20 +77,29 @@ class Llava(nn.Module):
     @property
     def frozen_vision(self) -> bool:
         """Whether vision features are the same throughout training."""
-        return "vision" not in self._trainable
+        return not any(p.requires_grad for p in self.vision.parameters())
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """What learns, by part ('vision', 'projector', 'language', 'lora', 'moca').
+
+        The order is that of `named_parameters`; a part without learning parameters is left out.
+        """
+        groups: dict[str, list[nn.Parameter]] = {}
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                groups.setdefault(part_of(name), []).append(parameter)
+        return groups
 
     def trainable_counts(self) -> dict[str, int]:
         """Number of trainable parameters by part, parts that learn only."""
-        counts = {name: sum(_numel(p) for p in part.parameters() if p.requires_grad)
-                  for name, part in self.named_children()}  # fmt: skip
-        return {name: count for name, count in counts.items() if count}
+        return {part: sum(map(_numel, ps)) for part, ps in self.parameter_groups().items()}
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode of the parts that learn; frozen parts stay in evaluation mode."""
-        super().train(mode)
-        for name, part in self.named_children():
-            if name not in self._trainable:
-                part.train(False)
+        """Set the mode of what learns; what is frozen stays in evaluation mode."""
+        super().train(False)
+        self.training = mode
+        for module in self._modes:
+            module.train(mode)
         return self
 
     def encode(self, pixels_BCHW: Tensor) -> Tensor:
@@ -115,8 +122,7 @@ class Llava(nn.Module):
         count, device = len(text_ids_BT), text_ids_BT.device
         before_BP = torch.tensor(prefix, dtype=torch.long, device=device).expand(count, -1)
         embed = self.language.get_input_embeddings()  # type: ignore[operator]
-        with torch.set_grad_enabled(torch.is_grad_enabled() and "language" in self._trainable):
-            words_BND = embed(torch.cat([before_BP, text_ids_BT], dim=1))
+        words_BND = embed(torch.cat([before_BP, text_ids_BT], dim=1))
         before_BPD, text_BTD = words_BND.split([len(prefix), text_ids_BT.shape[1]], dim=1)
         vision_BV = torch.ones(vision_BVD.shape[:2], dtype=torch.bool, device=device)
         none_BP = torch.zeros_like(before_BP, dtype=torch.bool)

@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from jobs.model.resampler import Resampler
+from jobs.spec.model import projector_number
 from mir.errors import ConfigError
 
 
@@ -50,3 +52,17 @@ PROJECTORS: dict[str, Callable[[int, int], nn.Module]] = {
         PixelShuffle(), *mlp(2, 4 * width_in, width_out)
     ),
 }
+# Named with a number, which comes first.
+FAMILIES: dict[str, Callable[[int, int, int], nn.Module]] = {
+    "mlp{n}x_gelu": mlp,
+    "resampler{q}": Resampler,
+}
+
+
+def make_projector(name: str, width_in: int, width_out: int) -> nn.Module:
+    """The projector that `model.projector` names: [B, V, width_in] -> [B, tokens, width_out]."""
+    if name in PROJECTORS:
+        return PROJECTORS[name](width_in, width_out)
+    family, number = projector_number(name)
+    assert number is not None, "a name without a number stands in PROJECTORS"
+    return FAMILIES[family](number, width_in, width_out)

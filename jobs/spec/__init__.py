@@ -7,7 +7,7 @@ however it is sharded, so they must not change its identity.
 from jobs.spec.base import Frozen, NonNegativeFloat, PositiveFloat, PositiveInt
 from jobs.spec.data import DataSpec, SourceSpec
 from jobs.spec.job import JobSpec
-from jobs.spec.model import MocaSpec, ModelSpec
+from jobs.spec.model import MocaSpec, ModelSpec, RandomLanguage, RandomVision
 from jobs.spec.score import ScoreSpec, TextsSpec
 from jobs.spec.training import CheckpointSpec, DeepspeedSpec, OptimSpec
 
@@ -23,6 +23,8 @@ __all__ = [
     "OptimSpec",
     "PositiveFloat",
     "PositiveInt",
+    "RandomLanguage",
+    "RandomVision",
     "ScoreSpec",
     "SourceSpec",
     "TextsSpec",
