@@ -7,9 +7,11 @@ nothing: the next controller on the same folder goes on from the log.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shutil
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -34,6 +36,9 @@ from sweeps.study import Study
 
 POLL_S = 0.25
 SHOW_S = 0.2
+SHOW_SHARE = 0.05
+"""Most of the loop's time that showing may take: a screen of 10,000 trials is drawn less often."""
+LOOK_S = 1.0
 DRAIN_S = 60.0
 FLUSH_S = 30.0
 
@@ -53,7 +58,9 @@ class Controller:
         *,
         open_study: Callable[[SweepSpec, Path], Suggester] = Study,
         clock: Callable[[], float] = time.time,
+        patience_s: float = math.inf,
     ) -> None:
+        """patience_s: how long the loop waits for Optuna before it looks after jobs; see Clerk."""
         self._spec = spec
         self._folder = folder
         self._executor = executor
@@ -61,12 +68,15 @@ class Controller:
         self._on_change = on_change
         self._open_study = open_study
         self._clock = clock
+        self._patience_s = patience_s
         self._active: set[int] = set()
-        self._queue: list[int] = []
+        self._queue: deque[int] = deque()
+        self._slots = 0
+        self._looked = -math.inf
         self._failures: list[FailureKind] = []
         self._leaving: Leaving | None = None
         self._error: MirsweepError | None = None
-        self._shown = 0.0
+        self._show_at = 0.0
 
     def run(self) -> SweepView:
         """Begin the sweep, or go on with it, until it is over or interrupted.
@@ -99,6 +109,7 @@ class Controller:
             stack.callback(self._tracker.close)
             stack.callback(self._executor.close)
             self._desk = self._open(journal)
+            stack.callback(self._desk.clerk.close)
             recover(self._desk)
             self._loop(interrupt)
             return self._close()
@@ -122,6 +133,7 @@ class Controller:
             study=study,
             executor=self._executor,
             tracker=self._tracker,
+            patience_s=self._patience_s,
         )
 
     @property
@@ -129,7 +141,8 @@ class Controller:
         return self._desk.journal.view
 
     def _loop(self, interrupt: Interrupt) -> None:
-        self._queue = [n for n, trial in sorted(self._view.trials.items()) if not trial.state.final]
+        known = sorted(self._view.trials.items())
+        self._queue.extend(n for n, trial in known if not trial.state.final)
         while True:
             self._leaving = self._leaving or self._reason_to_leave(interrupt)
             if self._leaving is not None:
@@ -152,26 +165,34 @@ class Controller:
         """Start jobs, queued trials first, while capacity, concurrency and budget allow."""
         if not self._queue and not trials_left(self._view):
             return
-        capacity = self._executor.capacity()
-        slots = job_slots(capacity, self._spec.resources)
-        if not slots and not self._active:
-            self._desk.journal.note(f"queued: {why_not(capacity, self._spec.resources)}")
-        while len(self._active) < slots and self._leaving is None:
+        if not self._room():
+            return
+        while len(self._active) < self._slots and self._leaving is None:
             if self._queue:
-                number: int | None = self._queue.pop(0)
+                trial: TrialView | None = self._desk.trial(self._queue.popleft())
             elif trials_left(self._view):
-                number = self._desk.ask()
+                trial = self._desk.ask()
             else:
                 return
-            if number is None:
-                self._count(Failed(kind="bad-configuration", reason=self._newest().reason))
+            if trial is None:
+                return
+            if trial.state is TrialState.FAILED:
+                self._count(Failed(kind="bad-configuration", reason=trial.reason))
                 continue
-            self._active.add(number)
-            self._desk.launch(number)
+            self._active.add(trial.number)
+            self._desk.launch(trial.number)
             self._show()
 
-    def _newest(self) -> TrialView:
-        return self._view.trials[max(self._view.trials)]
+    def _room(self) -> bool:
+        """Whether a job may start; a full cluster is looked at again once a second."""
+        now = time.monotonic()
+        if 0 < self._slots <= len(self._active) and now - self._looked < LOOK_S:
+            return False
+        capacity, self._looked = self._executor.capacity(), now
+        self._slots = job_slots(capacity, self._spec.resources)
+        if not self._slots and not self._active:
+            self._desk.journal.note(f"queued: {why_not(capacity, self._spec.resources)}")
+        return len(self._active) < self._slots
 
     def _hear(self, said: JobEvent) -> None:
         """Act on one event; those of ended and superseded attempts are not heard."""
@@ -231,9 +252,14 @@ class Controller:
             self._desk.finish(number, Ending(state=TrialState.PRUNED, reason=leaving.reason), None)
 
     def _close(self) -> SweepView:
-        """Say how the sweep stands, see the tracker's last data off, and show it all once more."""
+        """Say how the sweep stands, see the last data off, and show it all once more."""
         if self._leaving is None or self._leaving.final:
             self._desk.journal.closed(self._leaving.reason if self._leaving else "")
+        if not self._desk.clerk.flush(FLUSH_S):
+            logger.warning(
+                "the study's storage does not answer and lacks the newest trials; "
+                "running the same command again brings it up to date"
+            )
         if not self._tracker.flush(FLUSH_S):
             logger.warning(
                 "the tracking store does not answer and lacks the newest data; "
@@ -244,9 +270,10 @@ class Controller:
 
     def _show(self, *, last: bool = False) -> None:
         now = time.monotonic()
-        if self._on_change is not None and (last or now - self._shown >= SHOW_S):
-            self._shown = now
+        if self._on_change is not None and (last or now >= self._show_at):
             self._on_change(self._desk.journal.snapshot())
+            after = time.monotonic()
+            self._show_at = after + max(SHOW_S, (after - now) / SHOW_SHARE)
 
 
 _ERRORS: dict[FailureKind, type[MirsweepError]] = {

@@ -7,12 +7,12 @@ controller that dies in between is made good by the next one (`recovery`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from jobs.events import Event, Scored
 from jobs.spec import JobSpec
-from mir.errors import ConfigError
+from orchestrator.clerk import Clerk, Refused
 from orchestrator.endings import Ending
 from orchestrator.fold import with_micro_batch
 from orchestrator.journal import Journal
@@ -34,7 +34,10 @@ def trial_folder(folder: Path, number: int) -> Path:
 
 @dataclass(kw_only=True)
 class Desk:
-    """An open sweep."""
+    """An open sweep.
+
+    study: for the recovery alone, which waits for it; `clerk` talks to it while the sweep runs.
+    """
 
     spec: SweepSpec
     folder: Path
@@ -42,20 +45,29 @@ class Desk:
     study: Suggester
     executor: Executor
     tracker: Tracker
+    patience_s: float
+    clerk: Clerk = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.clerk = Clerk(self.study, self.patience_s)
 
     def trial(self, number: int) -> TrialView:
         """The present view of a trial."""
         return self.journal.view.trials[number]
 
-    def ask(self) -> int | None:
-        """Ask for the next trial; None if Optuna chose a point that is no valid job."""
-        try:
-            trial = self.study.ask()
-        except ConfigError as error:
-            self.refused(max(self.study.states()), f"bad-configuration: {error}")
+    def ask(self) -> TrialView | None:
+        """Ask for the next trial; None if Optuna has not answered yet.
+
+        It is FAILED already if Optuna chose a point that is no valid job.
+        """
+        answer = self.clerk.ask()
+        if answer is None:
             return None
-        self.journal.asked(trial)
-        return trial.number
+        if isinstance(answer, Refused):
+            self.refused(answer.number, answer.reason)
+        else:
+            self.journal.asked(answer)
+        return self.trial(answer.number)
 
     def refused(self, number: int, reason: str) -> None:
         """A trial that Optuna counts as failed because its point was no valid job."""
@@ -106,7 +118,7 @@ class Desk:
     def _report(self, number: int, event: Scored, *, feasible: bool) -> None:
         if feasible:
             value = objective_value(self.spec.study.objective, event)
-            self.study.report(number, event.samples, value)
+            self.clerk.report(number, event.samples, value)
 
     def _feasible_scores(self, number: int) -> list[tuple[Scored, ...]]:
         return [
@@ -130,6 +142,7 @@ class Desk:
                 counted=how.counted,
                 lowered=how.lowered,
             )
+            self.tracker.trial_left(number, how.state, how.reason)
             return
         self.journal.ended(number, how.state, how.reason, event=event, objective=how.objective)
         self.tell(number)
@@ -142,11 +155,11 @@ class Desk:
         match trial.state:
             case TrialState.COMPLETE:
                 assert trial.objective is not None
-                self.study.tell_complete(number, trial.objective, trial.violations)
+                self.clerk.tell_complete(number, trial.objective, trial.violations)
             case TrialState.PRUNED:
-                self.study.tell_pruned(number, trial.reason, trial.violations)
+                self.clerk.tell_pruned(number, trial.reason, trial.violations)
             case TrialState.FAILED:
-                self.study.tell_failed(number, trial.reason)
+                self.clerk.tell_failed(number, trial.reason)
 
     def report_again(self, number: int) -> None:
         """Report all feasible scores of an open trial; nothing changes for those it knows."""

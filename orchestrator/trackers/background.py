@@ -30,10 +30,12 @@ class Background(Generic[Item]):
 
     write: stores a batch of items. An act or a write that raises TryLaterError is tried again
     with back-off until it succeeds; any other exception is logged and the act left out.
+    name: of the thread, and what its warnings begin with.
     """
 
     def __init__(self, write: Callable[[Sequence[Item]], None], name: str) -> None:
         self._write = write
+        self._name = name
         self._queue: queue.Queue[Callable[[], None] | Item | None] = queue.Queue()
         self._items: list[Item] = []
         self._since = 0.0
@@ -99,11 +101,11 @@ class Background(Generic[Item]):
                 if time.monotonic() >= self._give_up_at:
                     return None
                 if attempt == 0:
-                    logger.warning("tracking: %s; training goes on, trying again", error)
+                    logger.warning("%s: %s; training goes on, trying again", self._name, error)
                 pause = BACKOFF_S[min(attempt, len(BACKOFF_S) - 1)]
                 attempt += 1
             except Exception as error:  # noqa: BLE001 - tracking must never end a sweep
-                logger.warning("tracking: left out what the store refuses: %s", error)
+                logger.warning("%s: left out what the store refuses: %s", self._name, error)
                 return None
             # While closing, a pause would only eat the time that is left.
             self._closing.wait(pause) if not self._closing.is_set() else time.sleep(0.2)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from jobs.events import Event
 from jobs.spec import JobSpec
+from orchestrator.trackers.entries import STATUS
 from sweeps.spec import SweepSpec
 
 
@@ -36,7 +37,7 @@ class MemoryTracker:
         """Begin or continue; what was told before stays."""
         self.spec, self.folder = spec, folder
         self.closed = False
-        self._ended = frozenset(n for n, trial in self.trials.items() if trial.state != "running")
+        self._ended = frozenset(n for n, trial in self.trials.items() if trial.state in STATUS)
 
     def ended_trials(self) -> frozenset[int]:
         """Trials that had ended when the sweep was opened."""
@@ -54,6 +55,10 @@ class MemoryTracker:
     def record(self, trial: int, event: Event, at: float) -> None:
         """Keep an event, once for each time it was said."""
         self.trials[trial].events[at, event.model_dump_json()] = event
+
+    def trial_left(self, trial: int, state: str, reason: str) -> None:
+        """Keep why a trial waits."""
+        self.trials[trial].state, self.trials[trial].reason = state, reason
 
     def trial_ended(self, trial: int, state: str, reason: str) -> None:
         """Keep how a trial ended."""

@@ -69,7 +69,7 @@ class MlflowTracker:
                 f"tracking.uri: {uri}: the tracking store cannot be used: {_first_line(error)}. "
                 "Start it, or leave tracking.uri out for a store in the study's folder"
             ) from error
-        self._background = Background(self._write, "mlflow")
+        self._background = Background(self._write, "tracking")
 
     def _reach(self, uri: str, spec: SweepSpec, folder: Path) -> None:
         self._client = _connect(uri)
@@ -159,6 +159,15 @@ class MlflowTracker:
             path = f"mir/{event.samples:010d}.json"
             text = json.dumps(event.model_dump(mode="json"), indent=1)
             self._do(lambda: self._client.log_text(self._children[trial], text, path))
+
+    def trial_left(self, trial: int, state: str, reason: str) -> None:
+        """Say that the trial runs no longer but will again: its run is SCHEDULED meanwhile."""
+
+        def leave() -> None:
+            self._tag(trial, end_tags(state, reason))
+            self._client.update_run(self._children[trial], status="SCHEDULED")
+
+        self._do(leave)
 
     def trial_ended(self, trial: int, state: str, reason: str) -> None:
         """Close the trial's run: complete is FINISHED, pruned KILLED, failed FAILED."""

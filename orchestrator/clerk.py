@@ -1,0 +1,126 @@
+"""Talks to Optuna in a thread of its own, in order: a slow or dead storage delays no decision.
+
+The log has everything already when it is told here, so what the storage does not take now it
+takes later, or from the next controller.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from mir.errors import ClusterError, ConfigError
+from orchestrator.ports import Suggester
+from orchestrator.trackers.background import Background, TryLaterError
+from sweeps.study import Trial
+
+UNREACHABLE_S = 0.05
+"""How long one look for an answer takes while the storage is out of reach."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refused:
+    """Optuna chose a point that is no valid job, and counts its trial as failed."""
+
+    number: int
+    reason: str
+
+
+@dataclass(kw_only=True)
+class _Asked:
+    answer: Trial | Refused | None = None
+    done: threading.Event = field(default_factory=threading.Event)
+
+
+class Clerk:
+    """Tells a study, and asks it for trials. One caller.
+
+    patience_s: how long a call waits for the storage before it is done without the caller. With
+        an unlimited patience everything is done when a call returns, so that a deterministic
+        executor gives the very same sweep each time; a storage that fails is never waited for.
+    """
+
+    def __init__(self, study: Suggester, patience_s: float) -> None:
+        self._study = study
+        self._patience_s = min(patience_s, threading.TIMEOUT_MAX)
+        self._background: Background[None] = Background(lambda _: None, "study")
+        self._out_of_reach = False
+        self._broken: BaseException | None = None
+        self._asked: _Asked | None = None
+
+    def ask(self) -> Trial | Refused | None:
+        """The next trial; None if the storage has not answered yet: ask again."""
+        if self._asked is None:
+            self._asked = asked = _Asked()
+            self._do(lambda: self._answer(asked), asked.done)
+        self._wait(self._asked.done, at_least=UNREACHABLE_S)
+        answer = self._asked.answer
+        if answer is not None:
+            self._asked = None
+        return answer
+
+    def _answer(self, asked: _Asked) -> None:
+        try:
+            asked.answer = self._study.ask()
+        except ConfigError as error:
+            number = max(self._study.states())
+            asked.answer = Refused(number=number, reason=f"bad-configuration: {error}")
+
+    def report(self, number: int, samples: int, value: float) -> None:
+        """Note a feasible score of a running trial."""
+        self._say(lambda: self._study.report(number, samples, value))
+
+    def tell_complete(self, number: int, objective: float, violations: Mapping[str, float]) -> None:
+        """End a trial with its value."""
+        self._say(lambda: self._study.tell_complete(number, objective, violations))
+
+    def tell_pruned(self, number: int, reason: str, violations: Mapping[str, float]) -> None:
+        """End a trial that was stopped."""
+        self._say(lambda: self._study.tell_pruned(number, reason, violations))
+
+    def tell_failed(self, number: int, reason: str) -> None:
+        """End a trial without a value."""
+        self._say(lambda: self._study.tell_failed(number, reason))
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until all is told; False if the storage does not take it in time."""
+        done = self._background.flush(timeout_s)
+        self._complain()
+        return done
+
+    def close(self) -> None:
+        """End the thread; what the storage did not take is left to the next controller."""
+        self._background.close(0.0)
+
+    def _say(self, act: Callable[[], None]) -> None:
+        done = threading.Event()
+        self._do(act, done)
+        self._wait(done)
+
+    def _do(self, act: Callable[[], None], done: threading.Event) -> None:
+        def guarded() -> None:
+            if self._broken is not None:
+                return
+            try:
+                act()
+            except ClusterError as error:
+                self._out_of_reach = True
+                done.set()  # nobody waits for a storage that fails
+                raise TryLaterError(str(error)) from error
+            except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
+                self._broken = error
+            else:
+                self._out_of_reach = False
+            done.set()
+
+        self._background.do(guarded)
+
+    def _wait(self, done: threading.Event, at_least: float = 0.0) -> None:
+        done.wait(at_least if self._out_of_reach else self._patience_s)
+        self._complain()
+
+    def _complain(self) -> None:
+        """Raise what an act raised, other than that the storage is out of reach."""
+        if self._broken is not None:
+            raise self._broken
