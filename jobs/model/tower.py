@@ -58,14 +58,12 @@ class VisionTower(nn.Module):
         for module in modules:
             if isinstance(module, nn.ModuleList):
                 return list(module)
-        chains: list[nn.Sequential] = [
-            module for module in modules if isinstance(module, nn.Sequential)
-        ]
+        chains = [list(module) for module in modules if isinstance(module, nn.Sequential)]
         if not chains:
             raise ConfigError(
                 f"model.trainable.vision_from: {self._name} keeps no list of layers: use 'all'"
             )
-        return list(max(chains, key=lambda chain: len(chain)))
+        return max(chains, key=lambda chain: len(chain))
 
     def forward(self, pixels_BCHW: Tensor) -> Tensor:
         """[B, 3, H, W] -> [B, V, F]."""

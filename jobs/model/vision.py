@@ -135,7 +135,7 @@ def _one_picture(image_processor: Any) -> Tensor:
     if pixels.ndim != 4:
         raise ConfigError(
             f"{FIELD}: its preprocessing gives pixel_values of shape {list(pixels.shape)}, "
-            "pictures of varying size: choose an encoder of one fixed size, [pictures, 3, height, width]"
+            "pictures of varying size: choose an encoder of one fixed size, as [pictures, 3, H, W]"
         )
     return pixels
 
