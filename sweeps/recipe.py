@@ -1,9 +1,9 @@
 """Recipes and jobs as YAML files: read, check everything at once, resolve paths, write.
 
 Relative paths in a file are relative to the file's own folder, so a recipe means the same
-wherever it is started from; they become absolute here, once. `model.vision` and `model.language`
-are folders if such a folder exists or the name begins with '.', '/' or '~'; otherwise they are
-hub names and stay as they are.
+wherever it is started from; they become absolute here, once. `model.vision`, `model.language` and
+what a random model is made of are paths if such a file or folder exists or the name begins with
+'.', '/' or '~'; otherwise they are hub names and stay as they are.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from sweeps.space import parse_space
 from sweeps.spec import SweepSpec
 
 _FILES = ("path", "images", "source", "answers", "start")
-_MODELS = ("vision", "language")
+_MODELS = ("vision", "language", "random", "tokenizer", "image_processor")
+_CACHE_NAMES = ("auto", "off")
 _URLS = ("storage", "uri")
 _SQLITE = "sqlite:///"
 Spec = TypeVar("Spec", bound=Frozen)
@@ -136,13 +137,19 @@ def _resolve(value: Any, field: str, folder: Path) -> Any:
         return value
     if field in _URLS:
         return _resolve_url(value, folder)
-    if field in _FILES or (field in _MODELS and _is_folder(value, folder)):
-        return str((folder / Path(value).expanduser()).resolve())
+    if field == "feature_cache":
+        return value if value in _CACHE_NAMES else _absolute(value, folder)
+    if field in _FILES or (field in _MODELS and _is_there(value, folder)):
+        return _absolute(value, folder)
     return value
 
 
-def _is_folder(value: str, folder: Path) -> bool:
-    return value.startswith((".", "/", "~")) or (folder / value).is_dir()
+def _absolute(value: str, folder: Path) -> str:
+    return str((folder / Path(value).expanduser()).resolve())
+
+
+def _is_there(value: str, folder: Path) -> bool:
+    return value.startswith((".", "/", "~")) or (folder / value).exists()
 
 
 def _resolve_url(value: str, folder: Path) -> str:

@@ -73,9 +73,10 @@ class SpaceParser:
         return found
 
     def _inside(self, value: Mapping[str, Any], here: Path) -> list[tuple[Path, Any]]:
-        if get(self.base.to_json(), here) is None:
-            self._refuse(here, f"base.{dotted(here)} is null, so it has no fields to vary: "
-                               "give branches, or set it in base.")  # fmt: skip
+        base = get(self.base.to_json(), here)
+        if not isinstance(base, Mapping):
+            self._refuse(here, f"base.{dotted(here)} is {show(base)}, so it has no fields to vary: "
+                               "give branches, or write its fields in base.")  # fmt: skip
             return []
         return self._leaves(value, here)
 
