@@ -123,6 +123,8 @@ class _Run:
             rank=self._place.rank,
             world_size=self._place.world_size,
             start_samples=self._samples,
+            samples=self._spec.optim.steps * self._spec.optim.global_batch,
+            workers=self._place.threads,
         )
 
     def _started(self) -> Started:

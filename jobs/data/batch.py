@@ -7,12 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from jobs.data.sample import Sample
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Text = tuple[str, str]  # prompt, caption
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,36 +48,60 @@ class Batch:
 def collate(
     samples: Sequence[Sample], tokenizer: Any, image_processor: Any, max_tokens: int
 ) -> Batch:
-    """Tokenise and preprocess; no beginning-of-sequence token, the model adds its own.
+    """Tokenise and preprocess; see `join` and `pixels`."""
+    pictures = [pixels(sample.image, image_processor) for sample in samples]
+    texts = [(sample.prompt, sample.caption) for sample in samples]
+    return join(pictures, texts, tokenizer, max_tokens)
+
+
+def pixels(image: Image, image_processor: Any) -> Tensor:
+    """One picture as its encoder wants it, [3, H, W].
+
+    Each is prepared by itself, so that its numbers do not depend on the others of a batch, and no
+    more than one is held at full size.
+    """
+    prepared: Tensor = image_processor(images=[image], return_tensors="pt")["pixel_values"]
+    return prepared[0]
+
+
+def join(
+    pictures: Sequence[Tensor], texts: Sequence[Text], tokenizer: Any, max_tokens: int
+) -> Batch:
+    """Prepared pictures and tokenised texts; no beginning-of-sequence token, the model adds one.
 
     Every caption is followed by the end-of-sequence token and then cut to `max_tokens`, which the
-    prompt before it shares. Text that
-    looks like a special token is read as plain text, so a caption cannot end itself early.
+    prompt before it shares. Text that looks like a special token is read as plain text, so a
+    caption cannot end itself early.
     """
-    texts = [sample.caption for sample in samples]
-    encoded = tokenizer(texts, add_special_tokens=False, split_special_tokens=True)
-    rows = [[*ids, tokenizer.eos_token_id][:max_tokens] for ids in encoded["input_ids"]]
-    prompts = _prompts(samples, tokenizer, [max_tokens - len(row) for row in rows])
+    captions = tokens([caption for _, caption in texts], tokenizer)
+    rows = [[*ids, tokenizer.eos_token_id][:max_tokens] for ids in captions]
+    asked = [prompt for prompt, _ in texts]
+    prompts = _prompts(asked, tokenizer, [max_tokens - len(row) for row in rows])
     given = [len(prompt) for prompt in prompts]
     rows = [[*prompt, *row] for prompt, row in zip(prompts, rows, strict=True)]
     width = max(len(row) for row in rows)
     pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-    images = [sample.image for sample in samples]
     learnt = [
         [start <= t < len(row) for t in range(width)]
         for start, row in zip(given, rows, strict=True)
     ]
     return Batch(
-        pixel_values=image_processor(images=images, return_tensors="pt")["pixel_values"],
+        pixel_values=torch.stack(list(pictures)),
         caption_ids=torch.tensor([row + [pad] * (width - len(row)) for row in rows]),
         caption_mask=torch.tensor(learnt),
     )
 
 
-def _prompts(samples: Sequence[Sample], tokenizer: Any, room: Sequence[int]) -> list[list[int]]:
-    """Each sample's prompt as tokens; one too long keeps its end, which the answer follows."""
-    texts = [sample.prompt for sample in samples]
-    if not any(texts):
-        return [[] for _ in texts]
-    encoded = tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+def tokens(texts: Sequence[str], tokenizer: Any) -> list[list[int]]:
+    """Token ids of plain texts: none of them is special, whatever it looks like."""
+    encoded = tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)
+    ids: list[list[int]] = encoded["input_ids"]
+    return ids
+
+
+def _prompts(asked: Sequence[str], tokenizer: Any, room: Sequence[int]) -> list[list[int]]:
+    """Each prompt as tokens; one too long keeps its end, which the answer follows."""
+    if not any(asked):
+        return [[] for _ in asked]
+    encoded = tokens(asked, tokenizer)
     return [ids[max(0, len(ids) - left) :] for ids, left in zip(encoded, room, strict=True)]

@@ -1,19 +1,21 @@
-"""One rank's share of every global batch, read ahead by a thread."""
+"""One rank's share of every global batch, read ahead by threads."""
 
 from __future__ import annotations
 
 import copy
-import queue
 import threading
 import time
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from jobs.data.batch import Batch, collate
+from jobs.data.batch import Batch, join, pixels, tokens
 from jobs.data.build import open_source
+from jobs.data.caps import capped_weights
 from jobs.data.errors import BadSample
+from jobs.data.grouping import LengthGroups, Order
 from jobs.data.sample import Sample, Source
 from jobs.data.stream import MixtureStream
 from jobs.events import Skipped
@@ -34,15 +36,16 @@ class _Read:
     reads: int = 0
     skipped: Counter[tuple[str, str]] = field(default_factory=Counter)
     last_bad: BadSample | None = None
-    error: BaseException | None = None
+    error: Exception | None = None
 
 
 class BatchLoader(Iterator[Batch]):
     """Endless batches of `global_batch / world_size` samples for one rank, in the stream's order.
 
-    The batches of all ranks laid end to end are the global batches, whatever `world_size` is; a
-    loader started at `start_samples` goes on exactly where an uninterrupted one would be. A bad
-    sample is replaced by the next good one of the same source, on every rank alike, and counted.
+    The batches of all ranks laid end to end are the global batches, whatever `world_size` and
+    `workers` are; a loader started at `start_samples` goes on exactly where an uninterrupted one
+    would be. A bad sample is replaced by the next good one of the same source, on every rank
+    alike, and counted.
     """
 
     def __init__(
@@ -56,10 +59,14 @@ class BatchLoader(Iterator[Batch]):
         rank: int,
         world_size: int,
         start_samples: int = 0,
+        samples: int | None = None,
+        workers: int = 1,
     ) -> None:
         """Open the sources and start reading.
 
         start_samples: samples already seen, all ranks together; a multiple of `global_batch`.
+        samples: of the whole run, needed where the spec has `max_epochs`. workers: threads that
+        read, each a whole batch; decoding pictures runs beside Python's lock.
         Raises ConfigError or DataError for sources that cannot be opened (jobs/data/build.py) and
         for a global batch that the ranks cannot share equally.
         """
@@ -69,47 +76,46 @@ class BatchLoader(Iterator[Batch]):
                 f"optim.global_batch: {global_batch} cannot be shared by {world_size} ranks: "
                 f"the nearest that can is {nearest}"
             )
-        weights = spec.weights
+        self._spec = spec
         self._sources: dict[str, Source] = {
             name: open_source(source, f"data.sources.{name}")
             for name, source in spec.sources.items()
-            if weights[name] > 0
+            if spec.weights[name] > 0
         }
-        sizes = {name: len(source) for name, source in self._sources.items()}
-        self._stream = MixtureStream(sizes, {name: weights[name] for name in sizes}, seed)
-        self._max_bad = spec.max_bad_fraction
-        self._max_tokens = spec.max_caption_tokens
         # A copy of its own: a fast tokenizer keeps settings between calls and is not thread-safe.
         self._tokenizer = copy.deepcopy(tokenizer)
+        self._tokenizing = threading.Lock()
         self._image_processor = image_processor
+        self._order = self._ordered(seed, global_batch, samples)
         self._stride = global_batch
         self._share = global_batch // world_size
         self._position = start_samples + rank * self._share
         self._skipped: Counter[tuple[str, str]] = Counter()
+        self._bad: Counter[str] = Counter()
         self._reads = 0
-        self._bad = 0
-        self._failed: BaseException | None = None
+        self._failed: Exception | None = None
         self._waited = 0.0
         self._since = time.monotonic()
-        self._closing = threading.Event()
-        self._queue: queue.Queue[_Read] = queue.Queue(READ_AHEAD)
-        self._thread = threading.Thread(target=self._produce, name="batch-loader", daemon=True)
-        self._thread.start()
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="batch-loader")
+        self._ahead: deque[Future[_Read]] = deque()
+        while len(self._ahead) < max(READ_AHEAD, workers):
+            self._read_on()
 
     def __next__(self) -> Batch:
         """The next batch. Raises DataError when too many samples are bad."""
         if self._failed is not None:
             raise self._failed
         began = time.monotonic()
-        read = self._queue.get()
+        read = self._ahead.popleft().result()
         self._waited += time.monotonic() - began
         self._reads += read.reads
-        self._bad += read.skipped.total()
         self._skipped += read.skipped
-        if read.error is not None:
-            self._failed = read.error
-            raise read.error
-        self._check_bad(read.last_bad)
+        for (_, reason), count in read.skipped.items():
+            self._bad[reason] += count
+        self._failed = read.error or self._too_many_bad(read.last_bad)
+        if self._failed is not None:
+            raise self._failed
+        self._read_on()
         assert read.batch is not None
         return read.batch
 
@@ -129,45 +135,64 @@ class BatchLoader(Iterator[Batch]):
         ]
 
     def close(self) -> None:
-        """Stop reading ahead and wait for the thread; safe to call twice."""
-        self._closing.set()
-        while self._thread.is_alive():
-            while not self._queue.empty():
-                self._queue.get_nowait()
-            self._thread.join(0.05)
+        """Stop reading ahead and wait for the threads; safe to call twice."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _check_bad(self, last: BadSample | None) -> None:
-        if last is None or self._bad <= self._max_bad * max(self._reads, MIN_READS):
-            return
-        self._failed = DataError(
-            f"data.max_bad_fraction: {self._bad} of {self._reads} samples could not be used, more "
-            f"than {self._max_bad:g} allows (the last: {last}): mend the data or raise the limit"
-        )
-        raise self._failed
+    def _ordered(self, seed: int, global_batch: int, samples: int | None) -> Order:
+        spec = self._spec
+        sizes = {name: len(source) for name, source in self._sources.items()}
+        weights = {name: spec.weights[name] for name in sizes}
+        if spec.max_epochs:
+            assert samples is not None, "caps by epochs need the length of the run"
+            weights = capped_weights(weights, sizes, spec.max_epochs, samples)
+        stream = MixtureStream(sizes, weights, seed)
+        if spec.group_by_length == 1:
+            return stream
+        return LengthGroups(stream, self._lengths, batch=global_batch, window=spec.group_by_length)
 
-    def _produce(self) -> None:
-        while not self._closing.is_set():
-            read = _Read()
+    def _lengths(self, picks: Sequence[tuple[str, int]]) -> list[int]:
+        """Tokens of each sample's text; a caption that cannot be used counts as empty."""
+        texts = []
+        for name, index in picks:
             try:
-                self._read_batch(read)
-            except BaseException as error:  # noqa: BLE001 - raised again in the consumer
-                read.error = error
-            while not self._closing.is_set():
-                try:
-                    self._queue.put(read, timeout=0.1)
-                    break
-                except queue.Full:
-                    continue
-            if read.error is not None:
-                return
+                texts.append(self._sources[name].caption(index))
+            except BadSample:
+                texts.append("")
+        with self._tokenizing:
+            return [len(ids) for ids in tokens(texts, self._tokenizer)]
 
-    def _read_batch(self, read: _Read) -> None:
-        samples = [self._read_sample(self._position + i, read) for i in range(self._share)]
-        read.batch = collate(samples, self._tokenizer, self._image_processor, self._max_tokens)
+    def _too_many_bad(self, last: BadSample | None) -> DataError | None:
+        bad, limit = self._bad.total(), self._spec.max_bad_fraction
+        if last is None or bad <= limit * max(self._reads, MIN_READS):
+            return None
+        reasons = ", ".join(f"{reason} {count}" for reason, count in self._bad.most_common(4))
+        return DataError(
+            f"data.max_bad_fraction: {bad} of {self._reads} samples could not be used, more "
+            f"than {limit:g} allows ({reasons}; the last: {last}): mend the data (`mirsweep data "
+            "check` lists what is wrong) or raise the limit"
+        )
+
+    def _read_on(self) -> None:
+        self._ahead.append(self._pool.submit(self._read_batch, self._position))
         self._position += self._stride
 
+    def _read_batch(self, position: int) -> _Read:
+        read = _Read()
+        try:
+            pictures, texts = [], []
+            for place in range(position, position + self._share):
+                sample = self._read_sample(place, read)
+                pictures.append(pixels(sample.image, self._image_processor))
+                texts.append((sample.prompt, sample.caption))
+                del sample  # lest its picture stay while the next is opened
+            with self._tokenizing:
+                read.batch = join(pictures, texts, self._tokenizer, self._spec.max_caption_tokens)
+        except Exception as error:  # noqa: BLE001 - raised again in the consumer
+            read.error = error
+        return read
+
     def _read_sample(self, position: int, read: _Read) -> Sample:
-        name, first = self._stream.pick(position)
+        name, first = self._order.pick(position)
         source = self._sources[name]
         for step in range(len(source)):
             read.reads += 1

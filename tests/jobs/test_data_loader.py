@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 
 import pytest
 import torch
@@ -21,7 +22,10 @@ def open_loader(tmp_path):
     """Open loaders over two listings; every one is closed at the end of the test."""
     opened = []
 
-    def open_one(*, bad=(), max_bad=1.0, rank=0, world_size=1, start=0, batch=8, mixture=None):
+    def open_one(
+        *, bad=(), max_bad=1.0, rank=0, world_size=1, start=0, batch=8, mixture=None,
+        workers=1, group=1, max_epochs=None, samples=None, seed=5,
+    ):  # fmt: skip
         sources = {}
         for name, count in (("a", 30), ("b", 11)):
             gone = bad if name == "a" else ()
@@ -34,16 +38,20 @@ def open_loader(tmp_path):
             mixture=mixture or {"a": 0.7, "b": 0.3},
             validation=sources["b"],
             max_bad_fraction=max_bad,
+            group_by_length=group,
+            max_epochs=max_epochs or {},
         )
         loader = BatchLoader(
             spec,
-            seed=5,
+            seed=seed,
             tokenizer=Characters(),
             image_processor=Colours(),
             global_batch=batch,
             rank=rank,
             world_size=world_size,
             start_samples=start,
+            samples=samples,
+            workers=workers,
         )
         opened.append(loader)
         return loader
@@ -72,6 +80,33 @@ def test_ranks_end_to_end_are_one_rank(open_loader, world_size, bad):
     ranks = [open_loader(bad=bad, rank=r, world_size=world_size) for r in range(world_size)]
     for _ in range(8):
         assert captions(whole, 1) == [text for rank in ranks for text in captions(rank, 1)]
+
+
+@pytest.mark.parametrize("group", [1, 3])
+@pytest.mark.parametrize("workers", [2, 5])
+def test_the_number_of_workers_changes_nothing(open_loader, workers, group):
+    """Nor does where a run was resumed, how many ranks share it, or which of them are bad."""
+    settings = {"bad": (3, 4, 17), "group": group}
+    whole = captions(open_loader(**settings), 12)
+    assert captions(open_loader(**settings, workers=workers), 12) == whole
+    ranks = [open_loader(**settings, workers=workers, rank=r, world_size=2) for r in range(2)]
+    ends = [captions(rank, 12) for rank in ranks]
+    assert [t for n in range(12) for end in ends for t in end[4 * n : 4 * n + 4]] == whole
+    assert captions(open_loader(**settings, workers=workers, start=40), 7) == whole[40:]
+
+
+def test_an_error_of_a_reader_comes_where_its_batch_would(open_loader):
+    """Whatever the number of readers, the five good batches before it are handed out first."""
+    handed = []
+    for workers in (1, 4):
+        loader = open_loader(
+            bad=tuple(range(30)), workers=workers, mixture={"a": 0.02, "b": 0.98}, seed=4
+        )
+        with pytest.raises(DataError, match=r"data\.sources\.a: none of its 30"):
+            while True:
+                handed.append((workers, captions(loader, 1)))
+    first = [texts for workers, texts in handed if workers == 1]
+    assert first == [texts for workers, texts in handed if workers == 4] != []
 
 
 @pytest.mark.parametrize("start", [8, 40, 72])
@@ -140,18 +175,48 @@ def test_a_batch_that_ranks_cannot_share_is_refused(open_loader):
         open_loader(world_size=3)
 
 
-def test_closing_ends_the_thread_at_once_and_twice(open_loader):
-    loader = open_loader()
+def test_closing_ends_the_threads_at_once_and_twice(open_loader):
+    loader = open_loader(workers=3)
     next(loader)
+    assert [t for t in threading.enumerate() if t.name.startswith("batch-loader")]
     loader.close()
     loader.close()
-    assert not [t for t in threading.enumerate() if t.name == "batch-loader"]
+    assert not [t for t in threading.enumerate() if t.name.startswith("batch-loader")]
 
 
 def test_the_wait_is_a_fraction(open_loader):
     loader = open_loader()
     captions(loader, 3)
     assert 0 <= loader.wait_fraction() <= 1
+
+
+def test_grouped_batches_hold_the_same_samples_with_less_padding(open_loader):
+    window = 10
+    plain, grouped = open_loader(seed=1), open_loader(seed=1, group=window)
+    lengths = {}
+    for name, loader in (("plain", plain), ("grouped", grouped)):
+        texts = [captions(loader, 1) for _ in range(window)]
+        lengths[name] = [[len(t) for t in batch] for batch in texts]
+        lengths[name + " all"] = sorted(t for batch in texts for t in batch)
+    assert lengths["plain all"] == lengths["grouped all"]
+    spread = {n: sum(max(b) - min(b) for b in lengths[n]) for n in ("plain", "grouped")}
+    assert spread["grouped"] < spread["plain"]
+    assert lengths["grouped"] != sorted(lengths["grouped"])  # no course from short to long
+
+
+def test_caps_by_epochs_hold_over_the_whole_run(open_loader):
+    """11 samples of b at most twice in 160; without the cap it would be seen 80 times."""
+    settings = {"mixture": {"a": 0.5, "b": 0.5}, "samples": 160}
+    loader = open_loader(**settings, max_epochs={"b": 2})
+    seen = captions(loader, 20)
+    free = captions(open_loader(**settings), 20)
+    assert early(seen) <= (22 + 4) + 11 * 5 < early(free)  # the rest comes from a: 138 of 30
+
+
+def early(seen):
+    """Visits of the first eleven captions, which both sources have."""
+    counts = Counter(seen)
+    return sum(counts[f"caption {n}"] for n in range(11))
 
 
 def sample(caption):

@@ -42,6 +42,7 @@ def test_floor_sum_equals_the_plain_sum(n, modulus, a, b):
 
 
 @given(st.integers(1, 300), st.integers(0, 2**64 - 1))
+@settings(deadline=None)
 def test_permuted_is_a_permutation(size, key):
     assert sorted(permuted(i, size, key) for i in range(size)) == list(range(size))
 
@@ -53,7 +54,7 @@ def test_permutations_reach_every_place_equally_often():
 
 
 @given(WEIGHTS, st.integers(-(2**40), 2**70))
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 def test_every_prefix_follows_the_weights_within_four_samples(weights, seed):
     stream = stream_of(weights, seed=seed)
     seen: Counter[str] = Counter()
@@ -65,6 +66,7 @@ def test_every_prefix_follows_the_weights_within_four_samples(weights, seed):
 
 
 @given(WEIGHTS, st.integers(0, 10**12))
+@settings(deadline=None)
 def test_the_share_of_any_prefix_is_bounded_even_far_out(weights, positions):
     """The error of a golden-ratio sequence grows with the logarithm of the position only."""
     counts = stream_of(weights).counts(positions)
@@ -74,7 +76,7 @@ def test_the_share_of_any_prefix_is_bounded_even_far_out(weights, positions):
 
 
 @given(st.lists(st.integers(1, 30), min_size=2, max_size=4), st.integers(0, 10**6))
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 def test_a_source_repeats_nothing_before_its_epoch_ends(sizes, seed):
     stream = stream_of([1.0] * len(sizes), sizes, seed)
     visits: dict[str, list[int]] = {f"s{i}": [] for i in range(len(sizes))}
