@@ -96,9 +96,12 @@ class EvaluateSpec(Evaluation):
 
 
 class DownstreamSpec(Frozen):
-    """One fixed recipe for what comes after pre-training, the same for every checkpoint."""
+    """One fixed recipe for what comes after pre-training, the same for every checkpoint.
 
-    finetune: Finetune
+    finetune: None evaluates the pre-trained checkpoint as it is (zero- and few-shot).
+    """
+
+    finetune: Finetune | None = None
     evaluate: Evaluation
 
 
