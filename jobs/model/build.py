@@ -11,7 +11,7 @@ from jobs.model.language import decoder_parts, load_language
 from jobs.model.learning import what_learns
 from jobs.model.llava import Llava
 from jobs.model.lora import attach_lora
-from jobs.model.projectors import make_projector
+from jobs.model.projectors import Normalised, make_projector
 from jobs.model.vision import load_vision
 from jobs.spec import MocaSpec, ModelSpec
 from mir.moca import Moca
@@ -44,6 +44,9 @@ def build_model(spec: ModelSpec, seed: int, attention: str | None = None) -> Bui
             language.model.set_attn_implementation(attention)  # type: ignore[operator]
         torch.manual_seed(seed)  # loading may draw; the new parts must not depend on it
         projector = make_projector(spec.projector, vision.tower.width, language.width)
+        if spec.projector_norm:
+            words = language.model.get_input_embeddings().weight  # type: ignore[operator]
+            projector = Normalised(projector, words)
         with torch.no_grad():  # one that does not fit the encoder's tokens says so here
             projector(torch.zeros(1, vision.tower.tokens, vision.tower.width))
     moca = None if spec.moca is None else _moca(spec.moca, language.model, language.width, seed)

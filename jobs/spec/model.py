@@ -86,6 +86,8 @@ class ModelSpec(Frozen):
 
     vision, language: 'embedded' for the shipped pair, a folder or hub name, or random weights.
     projector: one of PROJECTORS.
+    projector_norm: normalise features before the projector, and scale vision tokens to the mean
+        norm of the word embeddings after it.
     select_layer: -1 for the encoder's output after its final norm, otherwise which entry of its
         hidden states (0 is the patch embedding; LLaVA takes -2 of CLIP).
     class_token: whether the encoder's class token is a vision token; registers never are.
@@ -98,6 +100,7 @@ class ModelSpec(Frozen):
     vision: str | RandomVision = "embedded"
     language: str | RandomLanguage = "embedded"
     projector: Annotated[str, AfterValidator(_projector)] = "mlp2x_gelu"
+    projector_norm: bool = False
     select_layer: int = -1
     class_token: Literal["drop", "keep"] = "drop"
     trainable: Shorthand | TrainableSpec = "projector"
