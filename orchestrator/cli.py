@@ -15,19 +15,23 @@ from typer.core import TyperGroup
 
 from orchestrator.failures import shown_to_the_user
 
-RUNNING, LOOKING, SCORING = "Run", "Look", "Score"
+RUNNING, LOOKING, SCORING, MENDING = "Run", "Look", "Score", "Mend"
 # verb: (module, function, panel in the help)
 VERBS: dict[str, tuple[str, str, str]] = {
     "run": ("orchestrator.commands.run", "run", RUNNING),
     "plan": ("orchestrator.commands.plan", "plan", RUNNING),
     "train": ("orchestrator.commands.train", "train", RUNNING),
+    "data": ("orchestrator.commands.data", "data", RUNNING),
     "report": ("orchestrator.commands.report", "report", LOOKING),
     "status": ("orchestrator.commands.status", "status", LOOKING),
     "show": ("orchestrator.commands.show", "show", LOOKING),
     "logs": ("orchestrator.commands.logs", "logs", LOOKING),
     "list": ("orchestrator.commands.list_", "list_studies", LOOKING),
+    "repair": ("orchestrator.commands.repair", "repair", MENDING),
+    "rebuild": ("orchestrator.commands.rebuild", "rebuild", MENDING),
     "score": ("orchestrator.commands.score", "score", SCORING),
     "compare": ("orchestrator.commands.compare", "compare", SCORING),
+    "correlate": ("orchestrator.commands.correlate", "correlate", SCORING),
 }
 EPILOG = (
     "Exit codes: 0 done; 1 the sweep, a job or the cluster failed; 2 the recipe, the data or "

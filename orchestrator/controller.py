@@ -59,8 +59,12 @@ class Controller:
         open_study: Callable[[SweepSpec, Path], Suggester] = Study,
         clock: Callable[[], float] = time.time,
         patience_s: float = math.inf,
+        wait_s: float = 0.0,
     ) -> None:
-        """patience_s: how long the loop waits for Optuna before it looks after jobs; see Clerk."""
+        """patience_s: how long the loop waits for Optuna before it looks after jobs; see Clerk.
+
+        wait_s: how long to wait for another controller of this study to leave or die.
+        """
         self._spec = spec
         self._folder = folder
         self._executor = executor
@@ -69,6 +73,7 @@ class Controller:
         self._open_study = open_study
         self._clock = clock
         self._patience_s = patience_s
+        self._wait_s = wait_s
         self._active: set[int] = set()
         self._queue: deque[int] = deque()
         self._slots = 0
@@ -102,7 +107,7 @@ class Controller:
     def _run(self) -> SweepView:
         with ExitStack() as stack:
             stack.enter_context(_study_folder(self._folder))
-            stack.enter_context(lease(self._folder))
+            self._lease = stack.enter_context(lease(self._folder, self._wait_s))
             interrupt = stack.enter_context(listening())
             journal = stack.enter_context(closing(Journal(self._folder, self._clock)))
             # Jobs end before the lease does: the next controller must not meet them.
@@ -144,6 +149,7 @@ class Controller:
         known = sorted(self._view.trials.items())
         self._queue.extend(n for n, trial in known if not trial.state.final)
         while True:
+            self._lease.check()
             self._leaving = self._leaving or self._reason_to_leave(interrupt)
             if self._leaving is not None:
                 self._drain(self._leaving)

@@ -17,11 +17,11 @@ from orchestrator.endings import Ending
 from orchestrator.fold import with_micro_batch
 from orchestrator.journal import Journal
 from orchestrator.ports import Executor, Launch, Suggester, Tracker
+from orchestrator.projections import report_one, tell
 from orchestrator.remedy import memory_shape
 from orchestrator.state import TrialState, TrialView
 from sweeps.decision import Verdict
 from sweeps.guard import feasibility
-from sweeps.objective import objective_value
 from sweeps.spec import SweepSpec
 from sweeps.stopping import decide
 from sweeps.study import Trial
@@ -104,21 +104,21 @@ class Desk:
         mine = (*(s for s in trial.scores if s.samples < event.samples), event)
         found = feasibility(mine, self.spec.study.guard, self._feasible_scores(number))
         at = self.journal.scored(number, event, found.violations, found.reason)
-        self._report(number, event, feasible=found.feasible)
+        if trial.verdict is Verdict.CONTINUE:
+            self._judge(trial, mine)
+        # Last, because only this may have to wait.
+        objective = self.spec.study.objective
+        report_one(self.clerk, number, event, objective, feasible=found.feasible)
         self.tracker.record(number, event, at)
-        if trial.verdict is not Verdict.CONTINUE:
-            return
+
+    def _judge(self, trial: TrialView, mine: tuple[Scored, ...]) -> None:
+        number = trial.number
         decision = decide(number, mine, self._curves(number), sweep=self.spec, job=trial.job)
         if decision.verdict is Verdict.CONTINUE:
             return
-        self.journal.judged(number, decision, event.samples)
+        self.journal.judged(number, decision, mine[-1].samples)
         if decision.verdict is Verdict.PRUNE:
             self.executor.stop(number, decision.reason)
-
-    def _report(self, number: int, event: Scored, *, feasible: bool) -> None:
-        if feasible:
-            value = objective_value(self.spec.study.objective, event)
-            self.clerk.report(number, event.samples, value)
 
     def _feasible_scores(self, number: int) -> list[tuple[Scored, ...]]:
         return [
@@ -145,24 +145,6 @@ class Desk:
             self.tracker.trial_left(number, how.state, how.reason)
             return
         self.journal.ended(number, how.state, how.reason, event=event, objective=how.objective)
-        self.tell(number)
+        tell(self.clerk, self.trial(number))
         if self.trial(number).attempt > 0:
             self.tracker.trial_ended(number, how.state, how.reason)
-
-    def tell(self, number: int) -> None:
-        """Tell Optuna how a trial ended; nothing changes if it knows already."""
-        trial = self.trial(number)
-        match trial.state:
-            case TrialState.COMPLETE:
-                assert trial.objective is not None
-                self.clerk.tell_complete(number, trial.objective, trial.violations)
-            case TrialState.PRUNED:
-                self.clerk.tell_pruned(number, trial.reason, trial.violations)
-            case TrialState.FAILED:
-                self.clerk.tell_failed(number, trial.reason)
-
-    def report_again(self, number: int) -> None:
-        """Report all feasible scores of an open trial; nothing changes for those it knows."""
-        trial = self.trial(number)
-        for scored, counts in zip(trial.scores, trial.counted, strict=True):
-            self._report(number, scored, feasible=counts)

@@ -104,7 +104,7 @@ def _scan(path: Path) -> Iterator[tuple[Record, int]]:
             except ValueError as error:
                 raise ClusterError(
                     f"{path}: record {expected} (line {expected + 1}) is damaged: {error}. "
-                    "Restore the file from a backup, or cut it before that line to go back to there"
+                    "`mirsweep repair` mends the log and says what is lost"
                 ) from None
             expected += 1
             yield record, end

@@ -1,14 +1,23 @@
-"""One controller a study: a lock in its folder, freed by the system when its holder dies."""
+"""One controller a study: a lock in its folder, and a heartbeat for where locks do not reach.
+
+The system frees the lock when its holder dies. Some network file systems do not carry locks to
+other hosts; there the holder's heartbeat tells whether it lives: a counter that another host
+sees standing still. Clocks are not compared.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
+import threading
 import time
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -16,33 +25,133 @@ from mir.errors import ClusterError
 
 LOCK_NAME = "controller.lock"
 HOLDER_NAME = "controller.json"
+BEAT_S = 2.0
+STALE_S = 15.0
+"""A holder on another host whose heartbeat stands still for so long is dead."""
+_LOOK_S = 0.2
+
+logger = logging.getLogger(__name__)
+
+
+class Lease:
+    """A study that is held. A thread keeps its heartbeat going."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / HOLDER_NAME
+        self._token = uuid.uuid4().hex
+        self._since = time.time()
+        self._taken = False
+        self._over = threading.Event()
+        self._write(0)
+        self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
+        self._thread.start()
+
+    def check(self) -> None:
+        """Raise ClusterError if another controller took this one for dead and holds the study."""
+        if self._taken:
+            raise ClusterError(
+                f"{self._path.parent}: another controller has taken this study over "
+                f"({_words(_read(self._path))}), because this one stood still. Nothing is lost"
+            )
+
+    def close(self) -> None:
+        """End the heartbeat and take the holder's file away, if it is this one's."""
+        self._over.set()
+        self._thread.join()
+        if _token(self._path) == self._token:
+            self._path.unlink(missing_ok=True)
+
+    def _beat(self) -> None:
+        beat = 0
+        while not self._over.wait(BEAT_S):
+            if _token(self._path) not in (self._token, None):
+                self._taken = True
+                return
+            beat += 1
+            with suppress(OSError):  # a full disk ends no lease that the lock still holds
+                self._write(beat)
+
+    def _write(self, beat: int) -> None:
+        holder = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "since": self._since,
+            "token": self._token,
+            "beat": beat,
+        }
+        aside = self._path.with_suffix(f".{self._token}")
+        try:
+            aside.write_text(json.dumps(holder))
+            aside.replace(self._path)
+        finally:
+            aside.unlink(missing_ok=True)
 
 
 @contextmanager
-def lease(folder: Path) -> Iterator[None]:
-    """Hold the study in `folder`; raises ClusterError naming the holder where one is alive."""
+def lease(folder: Path, wait_s: float = 0.0) -> Iterator[Lease]:
+    """Hold the study in `folder`, after waiting for its holder to leave or die for at most so long.
+
+    Raises ClusterError naming the holder where one is alive when the time is over.
+    """
+    deadline = time.monotonic() + wait_s
     lock = FileLock(folder / LOCK_NAME)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=wait_s)
     except Timeout:
-        raise ClusterError(
-            f"{folder}: another controller runs this study ({_holder(folder)}). "
-            "Follow it with `mirsweep status --watch`, or stop it first"
-        ) from None
+        raise _held(folder) from None
     try:
-        holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}
-        (folder / HOLDER_NAME).write_text(json.dumps(holder))
-        yield
+        while _alive_elsewhere(folder / HOLDER_NAME):
+            if time.monotonic() >= deadline:
+                raise _held(folder)
+        held = Lease(folder)
+        try:
+            yield held
+        finally:
+            held.close()
     finally:
-        (folder / HOLDER_NAME).unlink(missing_ok=True)
         lock.release()
 
 
-def _holder(folder: Path) -> str:
-    """Who holds the study, for people; the lock alone decides."""
+def _alive_elsewhere(path: Path) -> bool:
+    """Whether a holder on another host gives a sign of life; takes a while to say no."""
+    first = _read(path)
+    if first is None or first["host"] == socket.gethostname():
+        return False
+    deadline = time.monotonic() + STALE_S
+    while time.monotonic() < deadline:
+        time.sleep(_LOOK_S)
+        now = _read(path)
+        if now is None:
+            return False
+        if (now["token"], now["beat"]) != (first["token"], first["beat"]):
+            return True
+    logger.warning("%s: %s has died; going on from where it was", path.parent, _words(first))
+    return False
+
+
+def _held(folder: Path) -> ClusterError:
+    return ClusterError(
+        f"{folder}: another controller runs this study ({_words(_read(folder / HOLDER_NAME))}). "
+        "Follow it with `mirsweep status --watch`, or stop it first"
+    )
+
+
+def _read(path: Path) -> dict[str, Any] | None:
     try:
-        holder = json.loads((folder / HOLDER_NAME).read_text())
+        holder: dict[str, Any] = json.loads(path.read_text())
     except (OSError, ValueError):
+        return None
+    return holder
+
+
+def _token(path: Path) -> str | None:
+    holder = _read(path)
+    return None if holder is None else str(holder.get("token"))
+
+
+def _words(holder: dict[str, Any] | None) -> str:
+    """Who holds the study, for people."""
+    if holder is None:
         return "it has just begun"
     since = time.strftime("%H:%M:%S", time.localtime(holder["since"]))
     return f"process {holder['pid']} on {holder['host']} since {since}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 DATABASE = "study.db"
 LOCK_TIMEOUT_S = 120.0
+SET_ASIDE = ".before-rebuild"
 
 
 def storage_url(given: str | None, folder: Path) -> str:
@@ -37,6 +38,24 @@ def open_storage(url: str) -> RDBStorage:
             f"study.storage: {url!r} cannot be used: {first}. Give an SQLAlchemy URL such as "
             "'sqlite:////data/study.db' or 'postgresql://user@host/name', and install its driver."
         ) from error
+
+
+def forget_study(given: str | None, folder: Path, name: str) -> None:
+    """Take a study out of its storage, so that it can be made anew; none there is fine.
+
+    given: as the recipe has it. A database in the study's folder is set aside, not read: it may
+    be damaged. Raises ClusterError if the storage cannot be reached.
+    """
+    if given is None:
+        for file in folder.glob(f"{DATABASE}*"):
+            if not file.name.endswith(SET_ASIDE):
+                file.replace(file.with_name(file.name + SET_ASIDE))
+        return
+    import optuna
+
+    storage = open_storage(given)
+    with storage_errors(given), suppress(KeyError):
+        optuna.delete_study(study_name=name, storage=storage)
 
 
 @contextmanager

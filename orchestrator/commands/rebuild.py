@@ -1,0 +1,21 @@
+"""`mirsweep rebuild`: makes Optuna's study and the MLflow runs again from the event log."""
+
+from __future__ import annotations
+
+import typer
+
+from orchestrator.commands.options import AsJson, Study, print_json
+from orchestrator.commands.studies import study_folder
+
+
+def rebuild(study: Study, as_json: AsJson = False) -> None:
+    """Make Optuna's study and the MLflow runs again from the event log."""
+    from orchestrator import mend
+    from orchestrator.trackers.mlflow_tracker import MlflowTracker
+
+    folder = study_folder(study)
+    view = mend.rebuild(folder, MlflowTracker())
+    if as_json:
+        print_json({"folder": str(folder), "trials": len(view.trials)})
+        return
+    typer.echo(f"{folder}: Optuna's study and MLflow have all {len(view.trials)} trials again")

@@ -1,0 +1,126 @@
+"""Optuna's study and the tracker's runs as projections of the log: what they lack is told again.
+
+Telling is idempotent: a value told twice is kept once, events keep their times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from jobs.events import Scored, event_from_json
+from mir.errors import ClusterError, ConfigError, MirsweepError
+from orchestrator.eventlog import read_records
+from orchestrator.ports import Suggester, Tracker
+from orchestrator.state import SweepView, TrialState, TrialView
+from sweeps.objective import objective_value
+
+OPTUNA = {
+    "COMPLETE": TrialState.COMPLETE,
+    "PRUNED": TrialState.PRUNED,
+    "FAIL": TrialState.FAILED,
+}
+
+
+class Teller(Protocol):
+    """What hears how trials go: a Suggester, or the clerk before it."""
+
+    def report(self, number: int, samples: int, value: float) -> None:
+        """Note a feasible score."""
+        ...
+
+    def tell_complete(self, number: int, objective: float, violations: Mapping[str, float]) -> None:
+        """End a trial with its value."""
+        ...
+
+    def tell_pruned(self, number: int, reason: str, violations: Mapping[str, float]) -> None:
+        """End a trial that was stopped."""
+        ...
+
+    def tell_failed(self, number: int, reason: str) -> None:
+        """End a trial without a value."""
+        ...
+
+
+def tell(study: Teller, trial: TrialView) -> None:
+    """Tell how a trial ended; nothing for one that has not."""
+    match trial.state:
+        case TrialState.COMPLETE:
+            assert trial.objective is not None
+            study.tell_complete(trial.number, trial.objective, trial.violations)
+        case TrialState.PRUNED:
+            study.tell_pruned(trial.number, trial.reason, trial.violations)
+        case TrialState.FAILED:
+            study.tell_failed(trial.number, trial.reason)
+
+
+def report(study: Teller, trial: TrialView, objective: str) -> None:
+    """Report all feasible scores of a trial."""
+    for scored, counts in zip(trial.scores, trial.counted, strict=True):
+        report_one(study, trial.number, scored, objective, feasible=counts)
+
+
+def report_one(
+    study: Teller, number: int, scored: Scored, objective: str, *, feasible: bool
+) -> None:
+    """Report one score, if it counts."""
+    if feasible:
+        study.report(number, scored.samples, objective_value(objective, scored))
+
+
+def project_study(view: SweepView, study: Suggester, folder: Path) -> None:
+    """Give the study every trial of the log, in order, as far as it has come.
+
+    Raises ClusterError where the study holds something else.
+    """
+    states = study.states()
+    for number, trial in sorted(view.trials.items()):
+        found = states.get(number)
+        if found in OPTUNA and OPTUNA[found] is trial.state:
+            continue
+        if found in OPTUNA:
+            raise ClusterError(
+                f"{folder}: trial {number} is {found} in Optuna but {trial.state} in the "
+                "event log. `mirsweep rebuild` makes Optuna's study again from the log"
+            )
+        if found != "RUNNING" and not _make_again(study, trial, folder):
+            continue
+        study.adopt(number)
+        report(study, trial, view.spec.study.objective)
+        tell(study, trial)
+
+
+def _make_again(study: Suggester, trial: TrialView, folder: Path) -> bool:
+    """Make a trial that the study lacks; False if it was refused as before."""
+    try:
+        study.restore(trial.number, trial.raw)
+    except ConfigError:
+        if trial.raw:
+            raise
+        return False  # no valid job: Optuna counts it as failed again
+    except MirsweepError as error:
+        raise ClusterError(
+            f"{folder}: Optuna's study lacks trial {trial.number} and could not make it again: "
+            f"{error} `mirsweep rebuild` makes the whole study again from the log"
+        ) from error
+    return True
+
+
+def project_tracker(view: SweepView, log: Path, tracker: Tracker, trials: set[int]) -> None:
+    """Tell the tracker again all that the log has about these trials, as far as they ever ran."""
+    told = sorted(number for number in trials if view.trials[number].attempt > 0)
+    if not told:
+        return
+    for number in told:
+        tracker.trial_started(number, view.trials[number].job, view.trials[number].params)
+    for record in read_records(log):
+        if record.kind == "event" and record.data["trial"] in trials:
+            event = event_from_json(record.data["event"])
+            tracker.record(record.data["trial"], event, record.time)
+    for number in told:
+        trial = view.trials[number]
+        if trial.state.final:
+            tracker.trial_ended(number, trial.state, trial.reason)
+        elif trial.state is not TrialState.RUNNING:
+            tracker.trial_left(number, trial.state, trial.reason)

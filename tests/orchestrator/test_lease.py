@@ -1,0 +1,96 @@
+"""One controller a study, also where the file system carries no locks between hosts."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from mir.errors import ClusterError
+from orchestrator.lease import HOLDER_NAME, lease
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    monkeypatch.setattr("orchestrator.lease.BEAT_S", 0.02)
+    monkeypatch.setattr("orchestrator.lease.STALE_S", 0.3)
+    monkeypatch.setattr("orchestrator.lease._LOOK_S", 0.01)
+
+
+def elsewhere(folder, beat=0):
+    holder = {"pid": 7, "host": "far-away", "since": 0.0, "token": "theirs", "beat": beat}
+    (folder / HOLDER_NAME).write_text(json.dumps(holder))
+
+
+def test_a_second_one_is_refused_and_told_who_holds_it(tmp_path):
+    with lease(tmp_path) as held:
+        held.check()
+        with (
+            pytest.raises(ClusterError, match="another controller runs this study"),
+            lease(tmp_path),
+        ):
+            pass
+    with lease(tmp_path):
+        pass
+    assert not (tmp_path / HOLDER_NAME).exists()
+
+
+def test_a_second_one_may_wait_for_the_first_to_leave(tmp_path):
+    first = lease(tmp_path)
+    first.__enter__()
+    leaving = threading.Timer(0.2, first.__exit__, (None, None, None))
+    leaving.start()
+    with lease(tmp_path, wait_s=20.0) as held:
+        held.check()
+    leaving.join()
+
+
+def test_a_dead_holder_on_this_host_is_taken_over_at_once(tmp_path):
+    script = f"""
+import os, signal
+from pathlib import Path
+from orchestrator.lease import lease
+with lease(Path({str(tmp_path)!r})):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", script]).returncode == -9
+    assert (tmp_path / HOLDER_NAME).exists()
+    with lease(tmp_path):
+        pass
+
+
+def test_a_holder_on_another_host_is_believed_as_long_as_its_heart_beats(tmp_path):
+    over = threading.Event()
+
+    def beat():
+        count = 0
+        while not over.wait(0.01):
+            count += 1
+            elsewhere(tmp_path, count)
+
+    elsewhere(tmp_path)
+    heart = threading.Thread(target=beat)
+    heart.start()
+    try:
+        with pytest.raises(ClusterError, match="process 7 on far-away"), lease(tmp_path):
+            pass
+    finally:
+        over.set()
+        heart.join()
+    with lease(tmp_path) as held:  # its heart stands still now
+        held.check()
+
+
+def test_who_stood_still_and_was_taken_over_must_stop(tmp_path):
+    with lease(tmp_path) as held:
+        elsewhere(tmp_path)
+        deadline = time.monotonic() + 20.0
+        with pytest.raises(ClusterError, match=r"taken this study over .*far-away"):
+            while time.monotonic() < deadline:
+                held.check()
+                time.sleep(0.01)
+    assert json.loads((tmp_path / HOLDER_NAME).read_text())["host"] == "far-away"
