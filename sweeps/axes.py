@@ -68,6 +68,13 @@ class Axis(Protocol):
         """Raw parameters at the edges of the axis, to validate every kind of job beforehand."""
         ...
 
+    def coordinates(self, raw: Mapping[str, Value], job: Mapping[str, Any]) -> list[float]:
+        """Where the point lies, for distances: always as many numbers, a mixture's its weights.
+
+        Every axis has about unit length; what is not drawn lies in the middle. `job`: as JSON.
+        """
+        ...
+
 
 def plain(value: Any) -> float | int | str:
     """As people see it: None and booleans as text."""

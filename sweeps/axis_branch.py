@@ -9,6 +9,7 @@ from typing import Any
 
 from mir.errors import ConfigError
 from sweeps.axes import Axis, Path, Raw, Shown, Suggester, Value, get, put
+from sweeps.axis_values import one_hot
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,14 @@ class BranchAxis:
                 first |= edge[0]
             found.append(first)
             found.extend(first | other for edge in edges for other in edge[1:])
+        return found
+
+    def coordinates(self, raw: Mapping[str, Value], job: Mapping[str, Any]) -> list[float]:
+        """Which branch, then what varies inside each; inside the others, the middle."""
+        found = one_hot([name == raw.get(self.raw) for name in self.branches])
+        for branch in self.branches.values():
+            for axis in branch.axes:
+                found += axis.coordinates(raw, job)
         return found
 
     def _chosen(self, raw: Mapping[str, Value]) -> Branch:

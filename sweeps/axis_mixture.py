@@ -62,6 +62,12 @@ class MixtureAxis:
         """The uniform mixture; every other one has the same form."""
         return [self.encode(self.natural(None))]
 
+    def coordinates(self, raw: Mapping[str, Value], job: Mapping[str, Any]) -> list[float]:
+        """The weights: two u far apart may be the same mixture."""
+        drawn = self._parameters()[0] in raw
+        weights = self.setting(raw, job) if drawn else self.simplex.uniform()
+        return [weights[name] for name in self.simplex.names]
+
     def _parameters(self) -> list[str]:
         return [f"{self.raw}/{name}" for name in self.simplex.parameters]
 

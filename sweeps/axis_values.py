@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,6 +66,17 @@ class RangeAxis:
         kind = int if self.spec.integer else float
         return [{self.raw: kind(self.spec.low)}, {self.raw: kind(self.spec.high)}]
 
+    def coordinates(self, raw: Mapping[str, Value], job: Mapping[str, Any]) -> list[float]:  # noqa: ARG002
+        """The part of the range, or of its logarithm, that lies below."""
+        value = raw.get(self.raw)
+        return [0.5 if value is None else unit_of(float(value), self.spec)]
+
+
+def unit_of(value: float, spec: Range) -> float:
+    """Where a number lies in its range, from 0 to 1, by its logarithm where the range says so."""
+    low, high = (math.log(spec.low), math.log(spec.high)) if spec.log else (spec.low, spec.high)
+    return ((math.log(value) if spec.log else value) - low) / (high - low)
+
 
 @dataclass(frozen=True)
 class ChoiceAxis:
@@ -108,3 +120,19 @@ class ChoiceAxis:
     def extremes(self) -> list[Raw]:
         """Every choice."""
         return [{self.raw: choice} for choice in self.choices]
+
+    def coordinates(self, raw: Mapping[str, Value], job: Mapping[str, Any]) -> list[float]:  # noqa: ARG002
+        """One number a choice, so that any two lie at distance 1."""
+        there = raw.get(self.raw, _ABSENT)
+        return one_hot([choice == there for choice in self.choices])
+
+
+_ABSENT = object()
+
+
+def one_hot(chosen: Sequence[bool]) -> list[float]:
+    """Corners of a simplex of edge 1, or its middle where nothing is chosen."""
+    edge = math.sqrt(0.5)
+    if not any(chosen):
+        return [edge / len(chosen)] * len(chosen)
+    return [edge * value for value in chosen]

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sweeps.objective import Direction
-from sweeps.samplers import seed_of
+from sweeps.seeds import seed_of
 from sweeps.spec import StopSpec
 
 if TYPE_CHECKING:

@@ -1,73 +1,81 @@
-"""Optuna's samplers by the recipe's names; optuna is imported only when one is made.
+"""Who chooses the next point, by the recipe's names.
 
-A sampler is made anew for every draw, seeded with the study's seed, the trial's number and the
-parameter's name. What is drawn thus depends on these and on what was told before, never on how
-long the process has lived or how many trials it has asked for.
+A sampler answers from its arguments and the study's seed alone: what is drawn for trial n depends
+on the seed, n, and what was told before, never on how long the process has lived. What it keeps
+between calls only saves time.
 """
 
 from __future__ import annotations
 
-import hashlib
-import warnings
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
+from sweeps.axes import Value
+from sweeps.cube import Cube
+from sweeps.seeds import seed_of
 from sweeps.spec import StudySpec
-
-if TYPE_CHECKING:
-    from optuna.samplers import BaseSampler
+from sweeps.told import Told
 
 
-def seed_of(*parts: object) -> int:
-    """A 32-bit seed that depends on all parts."""
-    text = ":".join(str(part) for part in parts)
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4])
+class Sampler(Protocol):
+    """Chooses points of a cube."""
+
+    def propose(self, number: int, told: Sequence[Told]) -> dict[str, Value]:
+        """A value for every parameter of the cube, those of branches not taken included.
+
+        told: all other trials, in order of number.
+        """
+        ...
 
 
-def make_sampler(spec: StudySpec, number: int, parameter: str = "") -> BaseSampler:
-    """The recipe's sampler for one draw. Raises ConfigError if its package is not installed."""
-    return SAMPLERS[spec.sampler](spec, seed_of(spec.seed, number, parameter))
+class _Random:
+    def __init__(self, cube: Cube, spec: StudySpec) -> None:
+        self._cube, self._spec = cube, spec
+
+    def propose(self, number: int, told: Sequence[Told]) -> dict[str, Value]:  # noqa: ARG002
+        from sweeps.points import uniform
+
+        return self._cube.values(uniform(seed_of(self._spec.seed, number), self._cube.dimensions))
 
 
-def _tpe(spec: StudySpec, seed: int) -> BaseSampler:
-    from optuna.samplers import TPESampler
+class _Filling:
+    def __init__(self, cube: Cube, spec: StudySpec) -> None:
+        self._cube, self._spec = cube, spec
 
-    return TPESampler(n_startup_trials=spec.startup_trials, seed=seed)
+    def propose(self, number: int, told: Sequence[Told]) -> dict[str, Value]:  # noqa: ARG002
+        from sweeps.points import filling
 
-
-def _random(_spec: StudySpec, seed: int) -> BaseSampler:
-    from optuna.samplers import RandomSampler
-
-    return RandomSampler(seed=seed)
-
-
-def _qmc(spec: StudySpec, seed: int) -> BaseSampler:
-    """Sobol points. A kill in the middle of one draw leaves one point of the sequence out."""
-    from optuna.exceptions import ExperimentalWarning
-    from optuna.samplers import QMCSampler, RandomSampler
-
-    with warnings.catch_warnings():
-        # Experimental to Optuna since 3.0 in its interface, which only this line uses.
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        return QMCSampler(
-            scramble=True,
-            seed=spec.seed,  # one sequence for the whole study; its position is in the storage
-            independent_sampler=RandomSampler(seed=seed),
-            warn_independent_sampling=False,
-        )
+        units = filling(seed_of(self._spec.seed, "filling"), self._cube.dimensions, number)
+        return self._cube.values(units)
 
 
-def _gp(spec: StudySpec, seed: int) -> BaseSampler:
-    from optuna.samplers import GPSampler
+class _Bayes:
+    """Points that fill the space to begin with, then those of `sweeps.bayes`."""
 
-    return GPSampler(
-        n_startup_trials=spec.startup_trials, seed=seed, warn_independent_sampling=False
-    )
+    def __init__(self, cube: Cube, spec: StudySpec) -> None:
+        self._cube, self._spec = cube, spec
+        self._first = _Filling(cube, spec)
+
+    def propose(self, number: int, told: Sequence[Told]) -> dict[str, Value]:
+        import numpy as np
+
+        from sweeps.bayes import propose
+
+        if number < self._spec.startup_trials or sum(t.ended for t in told) < 2:
+            return self._first.propose(number, told)
+        rng = np.random.default_rng(seed_of(self._spec.seed, number))
+        return self._cube.values(propose(self._cube, told, rng))
 
 
-SAMPLERS: Mapping[str, Callable[[StudySpec, int], BaseSampler]] = {
+def _tpe(cube: Cube, spec: StudySpec) -> Sampler:
+    from sweeps.optuna_sampler import OptunaSampler, tpe
+
+    return OptunaSampler(cube, spec, tpe)
+
+
+SAMPLERS: Mapping[str, Callable[[Cube, StudySpec], Sampler]] = {
+    "gp": _Bayes,
     "tpe": _tpe,
-    "random": _random,
-    "qmc": _qmc,
-    "gp": _gp,
+    "qmc": _Filling,
+    "random": _Random,
 }

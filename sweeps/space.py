@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from pydantic import ValidationError
@@ -83,6 +84,27 @@ class Space:
         for axis in self.axes:
             raw |= axis.encode(shown)
         return raw
+
+    def coordinates(self, raw: Mapping[str, Value]) -> list[float]:
+        """Where a point lies, for distances and models: see `Axis.coordinates`."""
+        tree = self._settled(raw) if self._capped else self._tree
+        return [place for axis in self.axes for place in axis.coordinates(raw, tree)]
+
+    @cached_property
+    def _tree(self) -> dict[str, Any]:
+        return self.base.to_json()
+
+    @cached_property
+    def _capped(self) -> bool:
+        return any(isinstance(axis, MixtureAxis) and axis.max_epochs for axis in self.axes)
+
+    def _settled(self, raw: Mapping[str, Value]) -> dict[str, Any]:
+        """The job as JSON with all axes but mixtures set: caps depend on samples and sizes."""
+        tree = self.base.to_json()
+        for axis in self.axes:
+            if not isinstance(axis, MixtureAxis):
+                put(tree, axis.path, axis.setting(raw, tree))
+        return tree
 
     def start(self) -> dict[str, Any]:
         """Shown parameters of the base recipe with the uniform mixture, as far as in the space."""

@@ -12,7 +12,7 @@ from sweeps.decision import Decision, Verdict
 from sweeps.guard import Curve, feasibility
 from sweeps.objective import direction, label, objective_error, objective_value
 from sweeps.rules import Comparison, Point, Race, compare
-from sweeps.samplers import seed_of
+from sweeps.seeds import seed_of
 from sweeps.spec import GuardSpec, StopSpec, SweepSpec
 
 

@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING, Any
 from jobs.spec import JobSpec
 from mir.errors import ConfigError, DivergedError, MirsweepError
 from sweeps.axes import Raw, Shown, Value
-from sweeps.draws import Seeded, Stored
+from sweeps.cube import Cube
+from sweeps.draws import Stored
 from sweeps.identity import MAY_CHANGE, first_change, identity
 from sweeps.objective import direction
-from sweeps.samplers import make_sampler
+from sweeps.samplers import SAMPLERS
 from sweeps.space import space_of
 from sweeps.spec import SweepSpec
 from sweeps.storage import open_storage, storage_errors, storage_url
+from sweeps.told import State, Told
 
 if TYPE_CHECKING:
     import optuna
@@ -67,7 +69,7 @@ class Study:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.sweep = sweep
         self.space = space_of(sweep)
-        make_sampler(sweep.study, 0)
+        self._sampler = SAMPLERS[sweep.study.sampler](Cube(self.space), sweep.study)
         self._url = storage_url(sweep.study.storage, folder)
         self._open: dict[int, optuna.trial.Trial] = {}
         storage = open_storage(self._url)
@@ -193,7 +195,7 @@ class Study:
 
     def _drawn(self, trial: optuna.trial.Trial) -> Trial:
         number = trial.number
-        raw = self._stored(trial) or self.space.draw(Seeded(self._study, trial, self.sweep.study))
+        raw = self._stored(trial) or self._proposed(trial)
         try:
             job, shown = self.space.job(raw)
         except ConfigError as error:
@@ -202,6 +204,15 @@ class Study:
         if _SHOWN not in trial.user_attrs:
             trial.set_user_attr(_SHOWN, shown)
         return Trial(number, raw, job, shown)
+
+    def _proposed(self, trial: optuna.trial.Trial) -> Raw:
+        """The sampler's choice, where the point was not given."""
+        from sweeps.given import Given
+
+        told = [_told(other, self.sweep) for other in self._trials() if other.params]
+        told = [other for other in told if other.number != trial.number]
+        self._study.sampler = Given(self._sampler.propose(trial.number, told))
+        return self.space.draw(trial)
 
     def _stored(self, trial: optuna.trial.Trial) -> Raw | None:
         """What was drawn before, None if the process died before all of it was."""
@@ -267,3 +278,27 @@ class Study:
             start = self.space.encode(self.space.start())
             self._study.enqueue_trial(start, skip_if_exists=True)
             self._study.set_user_attr(_STARTED, True)
+
+
+def _told(trial: FrozenTrial, sweep: SweepSpec) -> Told:
+    value, violations = trial.value, dict(trial.constraints)
+    if value is None and trial.intermediate_values:
+        value = trial.intermediate_values[max(trial.intermediate_values)]
+    sign = 1.0 if direction(sweep.study.objective) == "minimize" else -1.0
+    return Told(
+        number=trial.number,
+        raw=dict(trial.params),
+        state=_STATES[trial.state.name],
+        values=() if value is None else (sign * value,),
+        errors=() if value is None else (0.0,),
+        violations=violations,
+    )
+
+
+_STATES: Mapping[str, State] = {
+    "COMPLETE": "complete",
+    "PRUNED": "stopped",
+    "FAIL": "failed",
+    "RUNNING": "open",
+    "WAITING": "open",
+}

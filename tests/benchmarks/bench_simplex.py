@@ -28,11 +28,14 @@ import optuna
 from scipy.stats import wilcoxon
 
 from sweeps.mixtures import Encoding, Simplex
-from sweeps.samplers import make_sampler
-from sweeps.spec import StudySpec
 
 ENCODINGS: tuple[Encoding, ...] = ("exponential", "stick-breaking")
 TARGETS = {"inner": 1.0, "sparse": 0.3}
+SAMPLERS = {
+    "random": lambda seed: optuna.samplers.RandomSampler(seed),
+    "tpe": lambda seed: optuna.samplers.TPESampler(n_startup_trials=6, seed=seed),
+    "gp": lambda seed: optuna.samplers.GPSampler(n_startup_trials=6, seed=seed),
+}
 TITLE = "# Encodings of a mixture: in which one do samplers find an optimum?\n"
 
 
@@ -57,8 +60,7 @@ def search(sampler: str, sources: int, encoding: Encoding, target: str, seed: in
     """Squared distance of the best of `trials` mixtures to the target."""
     optimum = np.random.default_rng([seed, sources]).dirichlet([TARGETS[target]] * sources)
     simplex = Simplex(names=tuple(f"s{i}" for i in range(sources)), encoding=encoding)
-    spec = StudySpec(sampler=sampler, seed=seed)
-    study = optuna.create_study(sampler=make_sampler(spec, 0))
+    study = optuna.create_study(sampler=SAMPLERS[sampler](seed))
     for _ in range(trials):
         trial = study.ask()
         u = [trial.suggest_float(name, 0.0, 1.0) for name in simplex.parameters]
