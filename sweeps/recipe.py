@@ -84,6 +84,11 @@ def dump_recipe(spec: SweepSpec) -> str:
     return _dump(spec)
 
 
+def dump_downstream(spec: DownstreamSpec) -> str:
+    """YAML that `load_downstream` takes; every field is written."""
+    return _dump(spec)
+
+
 def _dump(spec: Frozen) -> str:
     data = spec.model_dump(mode="json")
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100)

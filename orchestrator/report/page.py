@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from html import escape
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,7 +12,7 @@ from string import Template
 
 from orchestrator.report import figures, tables
 from orchestrator.report.facts import caution, favourites, tiles, verdict, witnesses
-from orchestrator.report.importance import MIN_TRIALS, importances
+from orchestrator.report.importance import MIN_TRIALS, common_samples, importances, most_counted
 from orchestrator.report.palette import root_style
 from orchestrator.report.series import counting, curves, panels
 from orchestrator.state import SweepView, TrialState
@@ -25,11 +25,15 @@ _PACKAGES = ("mirsweep", "torch", "transformers", "deepspeed", "ray", "optuna", 
 
 def page(view: SweepView) -> str:
     """The whole page as text; about 5 MB, nearly all of it the figures' library."""
+    return document(f"{view.spec.name} - mirsweep", [build(view) for build in _SECTIONS])
+
+
+def document(title: str, sections: Sequence[str]) -> str:
+    """A self-contained page of these sections; empty ones are left out. The title is escaped."""
     from plotly.offline import get_plotlyjs
 
-    sections = [build(view) for build in _SECTIONS]
     return Template(_asset("template.html")).substitute(
-        title=escape(f"{view.spec.name} - mirsweep"),
+        title=escape(title),
         style=f"{root_style()}\n{_asset('page.css')}",
         body="\n".join(section for section in sections if section),
         plotly=get_plotlyjs(),
@@ -143,15 +147,16 @@ def _importance(view: SweepView) -> str:
     found = importances(view)
     if not found:
         text = (
-            f"Needs at least {MIN_TRIALS} trials that ran to the end and count; "
-            f"there are {len(counting(view))}."
+            f"Needs at least {MIN_TRIALS} trials with scores that count at equal samples; "
+            f"there are {most_counted(view)}."
         )
         return section("Which settings matter", note(text)) if view.trials else ""
+    samples = count(common_samples(view) or 0)
     text = (
-        "How much of the ranking by final MIR each setting explains by itself: adjusted R² of a "
-        "parabola in its rank, or of group means for a choice. The tick is the level that 95 of "
-        "100 settings without any effect stay below; grey bars do not reach it. Shares do not add "
-        "up to 100 %."
+        f"How much of the ranking by MIR at {samples} samples, the furthest that {MIN_TRIALS} "
+        "trials came and count, each setting explains by itself: adjusted R² of a parabola in its "
+        "rank, or of group means for a choice. The tick is the level that 95 of 100 settings "
+        "without any effect stay below; grey bars do not reach it. Shares do not add up to 100 %."
     )
     return section("Which settings matter", note(text), figure(figures.importance_bars(found)))
 

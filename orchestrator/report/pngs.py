@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_DPI, _WIDTH, _BANDS = 160, 9.0, 40
+DPI, _WIDTH, _BANDS = 160, 9.0, 40
 _LINES: dict[Group, tuple[str, float, float]] = {
     # group: (colour, width, opacity)
     "complete": (LIGHT["other"], 1.2, 0.75),
@@ -40,7 +40,7 @@ def write_pngs(view: SweepView, folder: Path) -> list[Path]:
     """Write every picture for which there is something to show; an older one is replaced."""
     best = best_trial(view)
     written = []
-    with _style():
+    with style():
         for name, figure in (
             ("mir", _mir(view)),
             ("layers", _layers(best)),
@@ -51,13 +51,14 @@ def write_pngs(view: SweepView, folder: Path) -> list[Path]:
             path = folder / f"{name}.png"
             path.unlink(missing_ok=True)
             if figure is not None:
-                figure.savefig(path, dpi=_DPI)
+                figure.savefig(path, dpi=DPI)
                 written.append(path)
     return written
 
 
 @contextmanager
-def _style() -> Iterator[None]:
+def style() -> Iterator[None]:
+    """Within: matplotlib draws in the palette and type of our pictures."""
     from matplotlib import rc_context
 
     own: Any = {

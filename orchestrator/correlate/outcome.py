@@ -1,0 +1,116 @@
+"""The outcome as a value: every trial's readings and score, the correlations, the sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from mir.errors import ConfigError
+from orchestrator.correlate.readings import MIR, readings
+from orchestrator.correlate.results import Result
+from orchestrator.state import TrialView
+from orchestrator.views.standing import counts
+from sweeps.correlation import Correlation, correlations
+from sweeps.trust import ENOUGH, Finding, judge
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One trial: its last readings and its downstream score. counted: whether its score may win."""
+
+    trial: int
+    params: dict[str, float | int | str]
+    mir: float
+    mir_error: float | None
+    score: float
+    score_error: float | None
+    counted: bool
+    downstream: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """found: over all points. counted: over the points whose score may win, where they are enough.
+
+    recipe_folder: where the results of this recipe are kept.
+    """
+
+    study: str
+    measure: str
+    recipe_folder: str
+    points: tuple[Point, ...]
+    found: tuple[Correlation, ...]
+    finding: Finding
+    counted: tuple[Correlation, ...]
+    counted_finding: Finding | None
+
+    @property
+    def sentence(self) -> str:
+        """The verdict; among the trials that count too, where not all of them do."""
+        if self.counted_finding is None:
+            return self.finding.sentence
+        own = f"Among the {sum(p.counted for p in self.points)} trials whose scores count: "
+        return f"{self.finding.sentence} {own}{self.counted_finding.sentence}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for programs."""
+        return {**asdict(self), "sentence": self.sentence}
+
+
+def outcome(
+    study: str,
+    measure: str,
+    folder: str,
+    trials: Sequence[TrialView],
+    results: Mapping[int, Result],
+) -> Outcome:
+    """Put trials and their results together. Raises ConfigError for an unknown measure."""
+    ready = [trial for trial in trials if trial.number in results]
+    for trial in ready:
+        known = results[trial.number].evaluated.values
+        if measure not in known:
+            raise ConfigError(
+                f"--measure: {measure!r} was not measured. Known: {', '.join(sorted(known))}"
+            )
+    points = tuple(_point(trial, results[trial.number], measure) for trial in ready)
+    found = _over(ready, points, measure)
+    sure = [trial for trial, point in zip(ready, points, strict=True) if point.counted]
+    apart = ENOUGH <= len(sure) < len(ready)
+    among = _over(sure, [p for p in points if p.counted], measure) if apart else ()
+    return Outcome(
+        study=study,
+        measure=measure,
+        recipe_folder=folder,
+        points=points,
+        found=found,
+        finding=judge(found, measure),
+        counted=among,
+        counted_finding=judge(among, measure) if apart else None,
+    )
+
+
+def _over(
+    trials: Sequence[TrialView], points: Sequence[Point], measure: str
+) -> tuple[Correlation, ...]:
+    sign = -1.0 if lower_is_better(measure) else 1.0
+    return tuple(correlations(readings(trials), [sign * p.score for p in points], against=MIR))
+
+
+def lower_is_better(measure: str) -> bool:
+    """Whether a downstream measure is a loss; all others are shares and gaps."""
+    return measure.split("@")[0].endswith("loss") and not measure.startswith("wrong")
+
+
+def _point(trial: TrialView, result: Result, measure: str) -> Point:
+    last = trial.scores[-1].mir
+    return Point(
+        trial=trial.number,
+        params=dict(trial.params),
+        mir=last["mir"],
+        mir_error=last["standard_error"],
+        score=result.evaluated.values[measure],
+        score_error=result.evaluated.errors.get(measure),
+        counted=counts(trial),
+        downstream=dict(result.evaluated.values),
+    )

@@ -1,0 +1,74 @@
+"""What fine-tuning and evaluation found, kept in the study's folder.
+
+`STUDY/correlate/<digest of the recipe>/` holds `recipe.yaml`, one `<trial>.json` a finished trial,
+and the folders of trials at work. Another recipe has another folder, so results never mix.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+from jobs.events import Evaluated
+from jobs.spec import Frozen
+from jobs.spec.downstream import DownstreamSpec
+from orchestrator.correlate.choose import Candidate
+
+FOLDER = "correlate"
+
+
+class Result(Frozen):
+    """One trial's downstream scores. checkpoint: what was fine-tuned or evaluated."""
+
+    trial: int
+    checkpoint: str
+    evaluated: Evaluated
+
+
+class Results:
+    """Reads and writes the results of one recipe."""
+
+    def __init__(self, study: Path, recipe: DownstreamSpec) -> None:
+        text = json.dumps(recipe.model_dump(mode="json"), sort_keys=True)
+        self.folder = study / FOLDER / hashlib.sha256(text.encode()).hexdigest()[:12]
+        self._recipe = recipe
+
+    def open(self) -> None:
+        """Make the folder with the recipe in it."""
+        from sweeps.recipe import dump_downstream
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "recipe.yaml").write_text(dump_downstream(self._recipe), encoding="utf-8")
+
+    def work_folder(self, trial: int) -> Path:
+        """Where a trial's fine-tune keeps its checkpoints and logs."""
+        return self.folder / f"{trial:04d}"
+
+    def get(self, candidate: Candidate) -> Result | None:
+        """The result of this very checkpoint, None before there is one."""
+        path = self._path(candidate.trial.number)
+        if not path.exists():
+            return None
+        found = Result.model_validate_json(path.read_text(encoding="utf-8"))
+        return found if found.checkpoint == _name(candidate) else None
+
+    def put(self, candidate: Candidate, evaluated: Evaluated, *, keep: bool) -> Result:
+        """Keep a result; the fine-tuned checkpoint goes unless it is to be kept."""
+        number = candidate.trial.number
+        result = Result(trial=number, checkpoint=_name(candidate), evaluated=evaluated)
+        aside = self._path(number).with_suffix(".part")
+        aside.write_text(result.model_dump_json(indent=1), encoding="utf-8")
+        aside.replace(self._path(number))
+        if not keep:
+            shutil.rmtree(self.work_folder(number) / "checkpoints", ignore_errors=True)
+        return result
+
+    def _path(self, trial: int) -> Path:
+        return self.folder / f"{trial:04d}.json"
+
+
+def _name(candidate: Candidate) -> str:
+    """Not the whole path: a study's folder may be moved."""
+    return f"{candidate.trial.job.digest}/{candidate.checkpoint.name}"
