@@ -1,0 +1,142 @@
+"""`mirsweep data check`: what is wrong with data is told before a job finds out."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from orchestrator.cli import app
+
+EVIL = '<script>alert(1)</script> \x1b[31m & "quotes"'
+ROOT = Path(__file__).parents[2]
+
+
+def check(recipe: Path, *options: str) -> Result:
+    return CliRunner().invoke(app, ["data", "check", str(recipe), *options])
+
+
+def listing(folder: Path, rows: list[tuple[str, str]]) -> dict[str, str]:
+    """Pictures by colour name, each a file of its own; 'missing' has none."""
+    folder.mkdir()
+    lines = []
+    for n, (colour, caption) in enumerate(rows):
+        if colour != "missing":
+            Image.new("RGB", (8, 6), colour).save(folder / f"{n}.png")
+        lines.append(json.dumps({"image": f"{n}.png", "caption": caption}))
+    (folder / "data.jsonl").write_text("\n".join(lines))
+    return {"kind": "jsonl", "path": f"{folder.name}/data.jsonl"}
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two sources and a validation set: one bad sample, repeats, overlap, a hostile caption."""
+    monkeypatch.chdir(tmp_path)
+    web = [("red", "one"), ("red", "two"), ("blue", "two"), ("missing", "three"), ("gold", EVIL)]
+    data = {
+        "sources": {
+            "web": listing(tmp_path / "web", web),
+            "books": listing(tmp_path / "books", [("blue", "blue thing"), ("lime", "x " * 90)]),
+        },
+        "validation": listing(tmp_path / "val", [("red", "in web"), ("black", "in none")]),
+    }
+    path = tmp_path / "r.yaml"
+    leaf = {"optim": {"learning_rate": {"low": 1e-4, "high": 1e-2}}}
+    sweep = {"name": "checked", "base": {"data": data}, "space": leaf, "budget": {"trials": 1}}
+    path.write_text(yaml.safe_dump(sweep))
+    return path
+
+
+def facts_of(recipe: Path, *options: str) -> tuple[int, dict[str, Any]]:
+    done = check(recipe, "--json", *options)
+    found = json.loads(done.stdout)
+    found["sources"] = {source["name"]: source for source in found["sources"]}
+    return done.exit_code, found
+
+
+def test_all_that_is_found_is_told(recipe: Path) -> None:
+    code, found = facts_of(recipe)
+    web, books = found["sources"]["sources.web"], found["sources"]["sources.books"]
+    validation = found["sources"]["validation"]
+    assert code == 2  # one bad of five is more than 1 %
+    assert found["unit"] == "tokens"
+    assert (web["samples"], web["read"]) == (5, 5)
+    assert web["bad"] == {"image missing": [1, ["data.jsonl:4"]]}
+    assert web["widths"] == [8] * 5
+    assert web["same_picture"]["samples"] == web["same_caption"]["samples"] == 1
+    assert web["same_picture"]["examples"] == ["2 times, e.g. data.jsonl:1 and data.jsonl:2"]
+    assert "'two'" in web["same_caption"]["examples"][0]
+    assert (web["elsewhere"], books["elsewhere"]) == (1, 1)  # the blue one
+    assert (web["cut"], books["cut"]) == (0, 1)
+    assert books["lengths"][-1] >= 90
+    assert validation["in_training"] == {
+        "sources.web": {"samples": 1, "examples": ["data.jsonl:1 is data.jsonl:1"]}
+    }
+
+
+def test_too_many_bad_samples_are_one_line_and_exit_code_2(recipe: Path) -> None:
+    done = check(recipe)
+    assert done.exit_code == 2
+    assert done.stderr.splitlines() == [
+        f"error: {recipe}: base.data.sources.web: 1 of 5 samples cannot be used (image missing: "
+        "1), more than max_bad_fraction 0.01 allows: mend the data or raise the limit"
+    ]
+    for told in (
+        "sources.web: image missing: 1, e.g. data.jsonl:4",
+        "one caption 2 times: 'two', e.g. data.jsonl:2 and data.jsonl:3",
+        "validation: 1 of 2 pictures are also in sources.web, e.g. data.jsonl:1 is data.jsonl:1",
+    ):
+        assert told in done.stdout
+    assert "\x1b" not in done.stdout
+    assert check(recipe, "--set", "base.data.max_bad_fraction=0.5").exit_code == 0
+
+
+def test_a_source_that_cannot_be_read_does_not_hide_the_others(recipe: Path) -> None:
+    (recipe.parent / "books" / "data.jsonl").write_text("not json")
+    code, found = facts_of(recipe, "--set", "base.data.max_bad_fraction=0.5")
+    assert code == 2
+    assert "data.jsonl:1: not JSON" in found["sources"]["sources.books"]["error"]
+    assert found["sources"]["sources.web"]["read"] == 5
+    assert "not JSON" in check(recipe).stderr
+
+
+def test_the_sheet_stands_alone_and_what_captions_say_stays_text(recipe: Path) -> None:
+    page = Path(facts_of(recipe)[1]["sheet"])
+    assert page == Path("runs/checked-data.html")
+    text = page.read_text(encoding="utf-8")
+    assert "<script>" not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+    assert text.count("<img ") == 8  # 4 of web, 2 of books, 2 of validation
+    assert "http" not in text.replace('http-equiv="Content-Security-Policy"', "")
+    other = recipe.parent / "new" / "sheet.html"
+    assert facts_of(recipe, "--sheet", str(other))[1]["sheet"] == str(other)
+    assert other.is_file()
+
+
+def test_a_part_can_be_read_of_sources_too_large_for_all(recipe: Path) -> None:
+    _, found = facts_of(recipe, "--samples", "2")
+    assert [s["read"] for s in found["sources"].values()] == [2, 2, 2]
+
+
+def test_the_quickstart_is_clean_and_no_engine_is_loaded(tmp_path: Path) -> None:
+    """In a process of its own: what the tests have loaded would hide it."""
+    words = ["data", "check", str(ROOT / "sweeps/recipes/quickstart.yaml"), "--samples", "40"]
+    code = (
+        "import sys\nfrom orchestrator.cli import app\n"
+        f"try:\n    app({words!r})\nexcept SystemExit as leaving:\n    assert not leaving.code\n"
+        "print([n for n in ('torch', 'ray', 'transformers', 'mlflow') if n in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert "40 of 2,000" in done.stdout
+    assert "cannot be used" not in done.stdout
