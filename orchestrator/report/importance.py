@@ -1,10 +1,12 @@
 """How much of the ranking by MIR each setting explains by itself, and how much noise would.
 
-For each setting, the ranks of the final MIR over the trials that count are fitted: by a parabola
-in the ranks of a number (a learning rate is best in the middle), by the means of the groups of a
-choice. The importance is the adjusted R^2 of that fit, so a setting that explains nothing has 0
-on average. The noise level is the 95 % quantile of the same figure after shuffling the MIRs.
-Shares do not add up to 1: settings act together, and mixture weights depend on each other.
+MIRs are compared at equal samples: as far into the run as enough trials came with a score that
+counts (all the way, where few were stopped). For each setting, the ranks of the MIR are fitted:
+by a parabola in the ranks of a number (a learning rate is best in the middle), by the means of
+the groups of a choice. The importance is the adjusted R^2 of that fit, so a setting that explains
+nothing has 0 on average. The noise level is the 95 % quantile of the same figure after shuffling
+the MIRs. Shares do not add up to 1: settings act together, and mixture weights depend on each
+other.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from orchestrator.report.series import Panel, panels
+from orchestrator.report.series import Panel, counted_at, panels
 from orchestrator.state import SweepView
 from orchestrator.views.text import MIXTURE
 
@@ -41,10 +43,34 @@ class Importance:
         return self.share > self.noise
 
 
+def common_samples(view: SweepView) -> int | None:
+    """The most samples at which MIN_TRIALS trials have a score that counts; None if nowhere."""
+    enough = [at for at, trials in _counted(view).items() if trials >= MIN_TRIALS]
+    return max(enough, default=None)
+
+
+def most_counted(view: SweepView) -> int:
+    """The most trials that have a score that counts at equal samples."""
+    return max(_counted(view).values(), default=0)
+
+
+def _counted(view: SweepView) -> dict[int, int]:
+    """Number of trials with a score that counts, by samples; before training nothing differs."""
+    places = {scored.samples for trial in view.trials.values() for scored in trial.scores}
+    return {at: len(counted_at(view, at)) for at in places if at}
+
+
 def importances(view: SweepView) -> list[Importance]:
-    """Most important first; settings seen in fewer than MIN_TRIALS trials are left out."""
-    mixture = [(f"{MIXTURE}{panel.name}", panel) for panel in panels(view, mixture=True)]
-    others = [(panel.name, panel) for panel in panels(view, mixture=False)]
+    """Most important first, by the MIRs at `common_samples`.
+
+    Settings seen in fewer than MIN_TRIALS trials are left out.
+    """
+    samples = common_samples(view)
+    if samples is None:
+        return []
+    mirs = counted_at(view, samples)
+    mixture = [(f"{MIXTURE}{panel.name}", panel) for panel in panels(view, mixture=True, mirs=mirs)]
+    others = [(panel.name, panel) for panel in panels(view, mixture=False, mirs=mirs)]
     found = [
         importance(name, panel)
         for name, panel in [*others, *mixture]
@@ -54,7 +80,7 @@ def importances(view: SweepView) -> list[Importance]:
 
 
 def importance(name: str, panel: Panel) -> Importance:
-    """The importance of one setting from its values and the final MIRs."""
+    """The importance of one setting from its values and the MIRs."""
     y = _ranks(np.asarray(panel.mir))
     y -= y.mean()
     basis = _basis(panel)

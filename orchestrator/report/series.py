@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -38,7 +38,7 @@ class Curve:
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """One setting against the final MIR of the trials that count.
+    """One setting against the MIR of the trials that count.
 
     share: whether x is a mixture weight. log: whether x spans more than a factor of ten.
     """
@@ -82,12 +82,27 @@ def final_mir(trial: TrialView) -> float:
     return float(trial.scores[-1].mir["mir"])
 
 
-def panels(view: SweepView, *, mixture: bool) -> list[Panel]:
+def counted_at(view: SweepView, samples: int) -> dict[int, float]:
+    """MIR at exactly `samples` of every trial, by number, whose score there counts."""
+    return {
+        number: float(scored.mir["mir"])
+        for number, trial in sorted(view.trials.items())
+        for scored, counts_here in zip(trial.scores, trial.counted, strict=False)
+        if scored.samples == samples and counts_here and math.isfinite(scored.mir["mir"])
+    }
+
+
+def panels(
+    view: SweepView, *, mixture: bool, mirs: Mapping[int, float] | None = None
+) -> list[Panel]:
     """One panel a source of the mixture, or one for each other setting, in order of the recipe.
 
+    mirs: the MIR of each trial to show, None for the last of those that ended and count.
     Settings with one value only have nothing to show and are left out.
     """
-    trials = counting(view)
+    if mirs is None:
+        mirs = {trial.number: final_mir(trial) for trial in counting(view)}
+    trials = [view.trials[number] for number in mirs]
     names = list(dict.fromkeys(name for trial in trials for name in trial.params))
     chosen = [name for name in names if name.startswith(MIXTURE) == mixture]
     made = []
@@ -101,7 +116,7 @@ def panels(view: SweepView, *, mixture: bool) -> list[Panel]:
                 name=name.removeprefix(MIXTURE),
                 trials=tuple(trial.number for trial in having),
                 x=x if _numeric(x) else tuple(str(value) for value in x),
-                mir=tuple(final_mir(trial) for trial in having),
+                mir=tuple(mirs[trial.number] for trial in having),
                 share=mixture,
                 log=not mixture and _numeric(x) and _spans_decades(x),
             )

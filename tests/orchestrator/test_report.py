@@ -19,7 +19,7 @@ from sweep_views import SAMPLES, make_scored, make_trial, make_view
 from jobs.spec import SourceSpec
 from orchestrator.report.facts import caution, favourites, saved, tiles, verdict, witnesses
 from orchestrator.report.figures import layers
-from orchestrator.report.importance import MIN_TRIALS, importance, importances
+from orchestrator.report.importance import MIN_TRIALS, common_samples, importance, importances
 from orchestrator.report.page import page
 from orchestrator.report.palette import DARK, LIGHT
 from orchestrator.report.series import Panel, curves, panels
@@ -295,6 +295,21 @@ def test_importance_needs_enough_trials() -> None:
     few = replace(make_view(0), trials={n: make_trial(n) for n in range(MIN_TRIALS - 1)})
     assert importances(few) == []
     assert f"there are {MIN_TRIALS - 1}" in page(few)
+
+
+def test_importance_goes_back_to_where_enough_trials_still_ran() -> None:
+    """Of ten trials six were stopped half-way: at the end four count, half-way all ten."""
+    view = replace(make_view(0), trials={n: make_trial(n) for n in range(10)})
+    end = max(scored.samples for scored in view.trials[0].scores)
+    assert common_samples(view) == end
+    stopped = {
+        n: replace(trial, scores=trial.scores[:-1], counted=trial.counted[:-1])
+        for n, trial in view.trials.items()
+        if n >= 4
+    }
+    view = replace(view, trials={**view.trials, **stopped})
+    assert common_samples(view) == view.trials[0].scores[-2].samples < end
+    assert importances(view)
 
 
 def test_importance_of_equal_scores_is_nothing() -> None:
