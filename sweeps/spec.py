@@ -85,10 +85,10 @@ class StudySpec(Frozen):
     """How the next variant is chosen.
 
     storage: an SQLAlchemy URL; None keeps SQLite in the study's folder.
-    startup_trials: random trials before a model-based sampler takes over.
+    startup_trials: trials spread over the space before a model-based sampler takes over.
     """
 
-    sampler: Literal["tpe", "random", "qmc", "gp"] = "tpe"
+    sampler: Literal["gp", "tpe", "qmc", "random"] = "gp"
     objective: Literal["mir", "validation-loss", "gap"] = "mir"
     seed: int = 0
     startup_trials: PositiveInt = 6

@@ -184,7 +184,7 @@ def test_a_study_is_restored_from_what_was_told(tmp_path):
     ("changed", "field"),
     [
         ({"samples": 2000}, r"base\.optim\.samples: 1000 became 2000"),
-        ({"study": {"sampler": "random"}}, r"study\.sampler: 'tpe' became 'random'"),
+        ({"study": {"sampler": "random"}}, r"study\.sampler: 'gp' became 'random'"),
         ({"stop": {"rule": "none"}}, r"stop\.rule: 'median' became 'none'"),
     ],
 )
