@@ -55,7 +55,9 @@ def simulate(sweep, folder):
 
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory):
-    sweep = a_sweep(budget={"trials": 20}, stop={"confidence": 0.8}, study={"seed": 1})
+    sweep = a_sweep(
+        budget={"trials": 20}, stop={"confidence": 0.8}, study={"seed": 1, "sampler": "tpe"}
+    )
     return simulate(sweep, tmp_path_factory.mktemp("study"))
 
 
