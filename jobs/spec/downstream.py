@@ -9,8 +9,9 @@ from pydantic import Field, model_validator
 from jobs.spec.base import Frozen, PositiveInt
 from jobs.spec.data import DataSpec, SourceSpec
 from jobs.spec.job import JobSpec
-from jobs.spec.model import ModelSpec
+from jobs.spec.model import ModelSpec, Shorthand
 from jobs.spec.score import ScoreSpec
+from jobs.spec.trainable import TrainableSpec
 from jobs.spec.training import CheckpointSpec, DeepspeedSpec, OptimSpec
 
 Count = Annotated[int, Field(ge=0)]
@@ -23,7 +24,7 @@ class Finetune(Frozen):
     data: questions with answers (kinds 'questions' and 'vqa'), captions, or both.
     """
 
-    trainable: Any = "projector+language"
+    trainable: Shorthand | TrainableSpec = "projector+language"
     data: DataSpec
     optim: OptimSpec = OptimSpec()
     deepspeed: DeepspeedSpec = DeepspeedSpec()
@@ -34,9 +35,9 @@ class Finetune(Frozen):
     def job(self, start: str, made: JobSpec) -> JobSpec:
         """The training job: the model of the job that made the checkpoint `start`, from there on.
 
-        Raises pydantic's ValidationError for a `trainable` that the model does not know.
+        Raises pydantic's ValidationError where `trainable` does not suit that model.
         """
-        model = {**made.model.model_dump(), "trainable": self.trainable}
+        model = {**made.model.model_dump(), "trainable": self.model_dump()["trainable"]}
         return JobSpec(
             model=ModelSpec.model_validate(model),
             data=self.data,
