@@ -86,15 +86,16 @@ def _number(field: str, number: int, layers: Sequence[nn.Module]) -> int:
 def _behind(vision: VisionTower, first: nn.Module | None, pixels: Tensor) -> set[nn.Parameter]:
     """The encoder's parameters between the input of layer `first` and the features."""
 
-    def cut(_layer: nn.Module, args: Any, kwargs: Any) -> Any:
-        return tuple(map(_detached, args)), {name: _detached(v) for name, v in kwargs.items()}
+    def record(_layer: nn.Module, _args: Any) -> None:
+        torch.set_grad_enabled(True)
 
     own = list(vision.parameters())
     asked = [p.requires_grad for p in own]
-    handle = first.register_forward_pre_hook(cut, with_kwargs=True) if first is not None else None
+    handle = None if first is None else first.register_forward_pre_hook(record)
     try:
         vision.requires_grad_(True)
-        with torch.enable_grad():
+        # The graph begins at `first`: what ran before it, or does not follow from it, is no part.
+        with torch.set_grad_enabled(first is None):
             features: Tensor = vision(pixels)
             reached = [None] * len(own)
             if features.requires_grad:
@@ -111,7 +112,3 @@ def _behind(vision: VisionTower, first: nn.Module | None, pixels: Tensor) -> set
             "so nothing of the encoder would learn: use an earlier layer"
         )
     return found
-
-
-def _detached(value: Any) -> Any:
-    return value.detach() if isinstance(value, Tensor) else value

@@ -24,11 +24,13 @@ def attach_lora(language: nn.Module, spec: LoraSpec, seed: int) -> None:
     """
     from peft import LoraConfig, inject_adapter_in_model
 
+    targets = _targets(language, spec)
     config = LoraConfig(
         r=spec.rank,
         lora_alpha=spec.alpha,
         lora_dropout=spec.dropout,
-        target_modules=_targets(language, spec),
+        target_modules=targets,
+        fan_in_fan_out=any(_transposed(language.get_submodule(path)) for path in targets),
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -62,13 +64,11 @@ def _lora_layers(language: nn.Module) -> Iterator[tuple[nn.Module, str, Any]]:
 
 def _targets(language: nn.Module, spec: LoraSpec) -> list[str]:
     """Full names of the linear layers that the spec means, among those of the decoder layers."""
-    from transformers.pytorch_utils import Conv1D
-
     inside = {m for layer in decoder_parts(language)[0] for m in layer.modules()}
     linear = [
         path
         for path, module in language.named_modules()
-        if module in inside and isinstance(module, nn.Linear | Conv1D)
+        if module in inside and (isinstance(module, nn.Linear) or _transposed(module))
     ]
     if spec.targets == "all-linear":
         return linear
@@ -80,3 +80,10 @@ def _targets(language: nn.Module, spec: LoraSpec) -> list[str]:
             f"{type(language).__name__}: choose among {', '.join(sorted(names))}"
         )
     return [path for path in linear if path.rpartition(".")[2] in spec.targets]
+
+
+def _transposed(module: nn.Module) -> bool:
+    """Whether it is GPT-2's linear layer, whose weight is [in, out]."""
+    from transformers.pytorch_utils import Conv1D
+
+    return isinstance(module, Conv1D)

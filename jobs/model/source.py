@@ -36,6 +36,8 @@ _REASONS = (
         "'hf download', or name a folder",
     ),
 )
+# Architectures read it where it is given, and some do not declare it.
+_UNDECLARED = ("head_dim",)
 
 
 @contextmanager
@@ -78,9 +80,9 @@ def read_config(field: str, given: str | dict[str, Any]) -> Any:
     _require_known(f"{field}.model_type", kind, _model_types())
     settings = {name: value for name, value in given.items() if name != "model_type"}
     default = AutoConfig.for_model(kind)
-    known = {*default.to_dict(), *default.attribute_map, *vars(type(default))}
+    known = sorted({*default.to_dict(), *default.attribute_map, *_UNDECLARED})
     for name in settings:
-        _require_known(f"{field}.{name}", name, sorted(n for n in known if not n.startswith("_")))
+        _require_known(f"{field}.{name}", name, known)
     with loading(field, kind):
         return AutoConfig.for_model(kind, **settings)
 
