@@ -6,14 +6,15 @@ them. transformers itself is not imported: everything is read from the model and
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from mir.capture import Subject
-from mir.errors import EmptyModalityError, MirError
+from mir.errors import EmptyModalityError, ModelError
 
 _LAYERS = ("layers", "h", "blocks")
 _INNER = ("model", "decoder", "transformer")
@@ -23,7 +24,7 @@ _IMAGE_TOKEN = ("image_token_id", "image_token_index")
 def find_subject(model: nn.Module) -> Subject:
     """What to run and what to hook in a transformers image-text model.
 
-    Raises MirError with the reason if the pictures do not stand in the decoder's sequence
+    Raises ModelError with the reason if the pictures do not stand in the decoder's sequence
     (encoder-decoder, cross-attention) or no decoder layers can be found.
     """
     config: Any = model.config
@@ -53,7 +54,7 @@ def find_subject(model: nn.Module) -> Subject:
 
 
 def image_token_id(model: nn.Module) -> int:
-    """The token that stands for the picture in `input_ids`; MirError where there is none."""
+    """The token that stands for the picture in `input_ids`; ModelError where there is none."""
     for attribute in _IMAGE_TOKEN:
         token = getattr(model.config, attribute, None)
         if isinstance(token, int):
@@ -67,17 +68,25 @@ def token_positions(
     attention_mask_BT: Tensor,
     image_token_id: int,
     max_text_tokens: int | None = None,
+    marks: Collection[int] = (),
 ) -> tuple[Tensor, Tensor]:
     """Which positions are vision and which text tokens: (vision_mask_BT, text_mask_BT).
 
-    Vision: the image tokens. Text: everything after the last image token, at most the first
-    `max_text_tokens` of it. What precedes or separates image tokens counts for neither, nor does
-    padding. Raises EmptyModalityError if a sequence has no image token or nothing after it.
+    Vision: the image tokens, which are the positions that picture features are written to (of
+    all tiles; learned row ends that a model puts among its features are features too). Text:
+    everything after the last image token except `marks`, at most the first `max_text_tokens` of
+    it; template tokens and line breaks are text. What precedes or separates image tokens counts
+    for neither, nor do `marks` and padding, on whichever side.
+
+    marks: tokens that only bracket or number pictures and tiles, such as Qwen's
+        <|vision_end|>: they belong to the image block, but no picture is in them.
+    Raises EmptyModalityError if a sequence has no image token or nothing after it.
     """
     real_BT = attention_mask_BT.bool()
     vision_BT = (input_ids_BT == image_token_id) & real_BT
     seen_BT = vision_BT.cumsum(1)
     text_BT = (seen_BT == seen_BT[:, -1:]) & ~vision_BT & real_BT
+    text_BT &= ~torch.isin(input_ids_BT, input_ids_BT.new_tensor([*marks]))
     if max_text_tokens is not None:
         text_BT &= text_BT.cumsum(1) <= max_text_tokens
     for mask_BT, what in ((vision_BT, f"image token {image_token_id}"), (text_BT, "text token")):
@@ -104,8 +113,8 @@ def _no_logits(head: nn.Module | None) -> Iterator[None]:
         handle.remove()
 
 
-def _refused(name: str, reason: str) -> MirError:
-    return MirError(
+def _refused(name: str, reason: str) -> ModelError:
+    return ModelError(
         f"{name} cannot be scored: {reason}. MIR needs vision and text tokens in one sequence of "
         "one decoder."
     )

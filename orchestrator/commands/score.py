@@ -10,6 +10,7 @@ import typer
 from mir.memory import Memory
 from mir.report import MirReport, Variant
 from orchestrator.scoring.inputs import choose_pairs
+from orchestrator.scoring.processor import Template
 from orchestrator.views.text import count, number, percent, plus_minus
 
 if TYPE_CHECKING:
@@ -25,7 +26,11 @@ Model = Annotated[
 ]
 Images = Annotated[Path, typer.Option(help="Folder of pictures, or a file with one path a line.")]
 Texts = Annotated[
-    Path, typer.Option(help="Folder of .txt or .story files, or a file with one text a line.")
+    Path,
+    typer.Option(
+        help="Folder of .txt or .story files (a story ends at its first @highlight), or a file "
+        "with one text a line."
+    ),
 ]
 Pairs = Annotated[
     int, typer.Option(min=2, help="Pairs of the n-th picture with the n-th text, in order.")
@@ -38,6 +43,14 @@ Dtype = Annotated[str, typer.Option(help="auto (as stored), float32, bfloat16 or
 BatchSize = Annotated[str, typer.Option(help="auto, or pairs a forward pass.")]
 Where = Annotated[
     Memory, typer.Option(help="Where tokens are kept; 'passes' runs groups of layers.")
+]
+As = Annotated[
+    Template,
+    typer.Option(
+        help="How a pair becomes a prompt: chat (text beside the picture in the user's turn), "
+        "answer (text as the answer, as in the paper's code), plain (text after the picture); "
+        "auto is chat where the model has a chat template, or what a checkpoint's job used."
+    ),
 ]
 Json = Annotated[Path | None, typer.Option(help="Write the report here as JSON.")]
 Plot = Annotated[
@@ -58,6 +71,7 @@ def score(
     dtype: Dtype = "auto",
     batch_size: BatchSize = "auto",
     max_text_tokens: MaxTextTokens = None,
+    template: As = "auto",
     memory: Where = "auto",
     json: Json = None,
     plot: Plot = None,
@@ -84,6 +98,7 @@ def score(
         batch_size=batch_size,
         max_text_tokens=max_text_tokens,
         memory=memory,
+        template=template,
         trust_remote_code=trust_remote_code,
     )
     with _Bar() as bar:

@@ -9,8 +9,10 @@ from typing import Any
 import torch
 
 from mir.capture import Batch, Subject
+from mir.errors import ConfigError
 from orchestrator.scoring.inputs import EvaluationPairs
 from orchestrator.scoring.place import choose_dtype
+from orchestrator.scoring.processor import Template
 
 
 def is_checkpoint(name: str) -> bool:
@@ -19,16 +21,21 @@ def is_checkpoint(name: str) -> bool:
 
 
 class CheckpointModel:
-    """A checkpoint's model, scored with the chat template of its own job."""
+    """A checkpoint's model, scored as its own job scores it unless another template is asked."""
 
-    def __init__(self, name: str, device: torch.device, dtype: str) -> None:
+    def __init__(self, name: str, device: torch.device, dtype: str, template: Template) -> None:
         """Load it. Raises DataError or ConfigError if the checkpoint cannot be used."""
         from jobs.evaluation import template_ids
         from jobs.load import load_checkpoint
 
         loaded = load_checkpoint(Path(name))
         self.dtype = choose_dtype(dtype, torch.float32, device)
-        self.template: str = loaded.spec.score.template
+        if template == "answer":
+            raise ConfigError(
+                "--template answer: checkpoints of mirsweep know plain and chat; score a folder of "
+                "transformers, or leave the option out"
+            )
+        self.template: str = loaded.spec.score.template if template == "auto" else template
         self._model = loaded.model.to(device, self.dtype)
         self._tokenizer, self._image_processor = loaded.tokenizer, loaded.image_processor
         self._prefix, self._between, self._after = template_ids(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,53 +12,58 @@ import torch
 from torch import Tensor
 
 from mir.capture import Batch, Subject
-from mir.errors import DataError
+from mir.errors import DataError, EmptyModalityError, MirsweepError
 from mir.families import find_subject, image_token_id, token_positions
+from orchestrator.failures import one_line
 from orchestrator.scoring.inputs import EvaluationPairs
 from orchestrator.scoring.place import choose_dtype
+from orchestrator.scoring.processor import Prompt, Template, load_processor, picture_marks
 
 
 class HubModel:
-    """A model and its processor, loaded to be scored.
+    """A model and its processor, loaded to be scored; `template` is the one of its Prompt."""
 
-    template: 'chat' where the processor has a chat template, else 'plain' (image, newline, text).
-    """
-
-    def __init__(self, name: str, device: torch.device, dtype: str, trust: bool) -> None:
-        """Load both. Raises DataError if that fails, MirError if the model cannot be scored."""
-        from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+    def __init__(
+        self, name: str, device: torch.device, dtype: str, template: Template, trust: bool
+    ) -> None:
+        """Load both. Raises DataError if that fails, ModelError if the model cannot be scored."""
+        from transformers import AutoConfig
         from transformers.utils import logging
 
         _require_folder(name)
+        # What matters of its warnings, missing weights, is an error here.
+        logging.set_verbosity_error()
         if not sys.stderr.isatty():
             logging.disable_progress_bar()
-        common = {"trust_remote_code": trust}
-        config = _loaded(name, AutoConfig, **common)
-        stored = getattr(config, "dtype", None) or torch.float32
-        self.dtype = choose_dtype(dtype, stored, device)
-        self._processor: Any = _loaded(name, AutoProcessor, **common)
-        model = _loaded(name, AutoModelForImageTextToText, dtype=self.dtype, **common)
+        with _in_one_line(name, "the config of an image-text model"):
+            config = AutoConfig.from_pretrained(name, trust_remote_code=trust)
+        self.text_config: Any = config.get_text_config()
+        stored = getattr(config, "dtype", None) or getattr(self.text_config, "dtype", None)
+        self.dtype = choose_dtype(dtype, stored or torch.float32, device)
+        with _in_one_line(name, "a processor"):
+            processor = load_processor(name, config, trust)
+        model = _load_model(name, self.dtype, trust)
         self._image_token_id = image_token_id(model)
         self.subject: Subject = find_subject(model)
         model.to(device)
-        self.text_config: Any = config.get_text_config()
-        tokenizer = self._processor.tokenizer
-        if tokenizer.pad_token is None:
-            tokenizer.pad_token = tokenizer.eos_token
-        self.template = "chat" if getattr(self._processor, "chat_template", None) else "plain"
+        self._prompt = Prompt(processor, template)
+        self._marks = picture_marks(processor, config, self._image_token_id)
+        self.template = self._prompt.template
 
     def longest(self, pairs: EvaluationPairs, max_text_tokens: int | None) -> int:
         """About how many tokens the longest pair has, from the first picture and all texts."""
-        first = self._encoded(pairs, [0])["input_ids"].shape[1]
-        texts = self._processor.tokenizer(list(pairs.texts))["input_ids"]
-        longest = max(len(ids) for ids in texts)
+        first = self._inputs(pairs, [0])["input_ids"].shape[1]
+        longest = self._prompt.length(pairs.texts)
         return int(first) + min(longest, max_text_tokens or longest)
 
     def batch(self, pairs: EvaluationPairs, numbers: list[int], limit: int | None) -> Batch:
         """One forward pass of these pairs; text beyond the limit is not even computed."""
-        encoded = self._encoded(pairs, numbers)
+        encoded = self._inputs(pairs, numbers)
         ids, mask = encoded["input_ids"], encoded["attention_mask"]
-        vision, text = token_positions(ids, mask, self._image_token_id, limit)
+        try:
+            vision, text = token_positions(ids, mask, self._image_token_id, limit, self._marks)
+        except EmptyModalityError as error:
+            raise DataError(f"pairs {[number + 1 for number in numbers]}: {error}") from error
         width = int((vision | text).any(0).nonzero().max()) + 1
         inputs = {
             name: value[:, :width]
@@ -66,40 +73,11 @@ class HubModel:
         }
         return Batch(inputs=inputs, vision=vision[:, :width], text=text[:, :width], pairs=numbers)
 
-    def _encoded(self, pairs: EvaluationPairs, numbers: list[int]) -> dict[str, Any]:
-        images = [[pairs.picture(number)] for number in numbers]
-        texts = [self._checked(pairs.texts[number], number) for number in numbers]
-        options = {"padding": True, "padding_side": "right", "return_tensors": "pt"}
-        if self.template == "plain":
-            prompts = [f"{self._processor.image_token}\n{text}" for text in texts]
-            return dict(self._processor(images=images, text=prompts, **options))
-        conversations = [
-            [
-                {
-                    "role": "user",
-                    "content": [{"type": "image", "image": image}, {"type": "text", "text": text}],
-                }
-            ]
-            for (image,), text in zip(images, texts, strict=True)
-        ]
-        return dict(
-            self._processor.apply_chat_template(
-                conversations,
-                add_generation_prompt=True,
-                tokenize=True,
-                return_dict=True,
-                processor_kwargs=options,
-            )
-        )
-
-    def _checked(self, text: str, number: int) -> str:
-        marker = str(self._processor.image_token)
-        if marker in text:
-            raise DataError(
-                f"text {number + 1} contains {marker!r}, which this model takes for a picture; "
-                "remove it from the text"
-            )
-        return text
+    def _inputs(self, pairs: EvaluationPairs, numbers: list[int]) -> dict[str, Any]:
+        texts = [pairs.texts[number] for number in numbers]
+        for number, text in zip(numbers, texts, strict=True):
+            self._prompt.refuse_special(text, number)
+        return self._prompt.inputs([pairs.picture(number) for number in numbers], texts)
 
 
 def _require_folder(name: str) -> None:
@@ -109,17 +87,54 @@ def _require_folder(name: str) -> None:
         raise DataError(f"{name}: there is no such folder; correct the path or give a hub name")
 
 
-def _loaded(name: str, kind: Any, **options: Any) -> Any:
-    """`kind.from_pretrained` with its many errors turned into one line."""
-    try:
-        return kind.from_pretrained(name, **options)
-    except (OSError, ValueError, ImportError, KeyError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        remedy = "give a folder of transformers, a hub name or a checkpoint of mirsweep"
-        if "trust_remote_code" in str(error):
-            remedy = "it needs code of its own; add --trust-remote-code only if you trust it"
-        elif Path(name).is_dir():
-            remedy = "the folder must hold an image-text model with its processor"
+def _load_model(name: str, dtype: torch.dtype, trust: bool) -> Any:
+    """The model with all its weights; weights left at random would score as if trained."""
+    from transformers import AutoModelForImageTextToText
+
+    with _in_one_line(name, "an image-text model"):
+        model, loaded = AutoModelForImageTextToText.from_pretrained(
+            name, dtype=dtype, trust_remote_code=trust, output_loading_info=True
+        )
+    missing = sorted(loaded["missing_keys"])
+    if missing:
         raise DataError(
-            f"{name}: cannot be loaded as {kind.__name__}: {first}; {remedy}"
-        ) from error
+            f"{name}: {len(missing)} weights are not in its files ({missing[0]}, ...), so they "
+            "would be random; give the folder that holds all of the model"
+        )
+    return model
+
+
+@contextmanager
+def _in_one_line(name: str, what: str) -> Iterator[None]:
+    """Turn the many errors of loading into one line with a remedy."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except MirsweepError:
+        raise
+    except (
+        OSError, ValueError, ImportError, KeyError, RuntimeError, TypeError, AttributeError,
+        SafetensorError,
+    ) as error:  # fmt: skip
+        reason = _first_line(error)
+        remedy = _remedy(name, str(error))
+        raise DataError(f"{name}: cannot be loaded as {what}: {reason}; {remedy}") from error
+
+
+def _first_line(error: Exception) -> str:
+    lines = [one_line(line) for line in str(error).splitlines() if line.strip()]
+    return lines[0].rstrip(".:;") if lines else type(error).__name__
+
+
+def _remedy(name: str, reason: str) -> str:
+    if "trust_remote_code" in reason:
+        return "it needs code of its own; add --trust-remote-code only if you trust it"
+    if "pip install" in reason:
+        return "install it into mirsweep's environment"
+    if Path(name).is_dir():
+        return "the folder must hold an image-text model with its processor"
+    return (
+        "give a folder of transformers, a checkpoint of mirsweep, or a hub name that is downloaded "
+        "already (hf download NAME) or can be reached"
+    )

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol as Interface
 
 import torch
 
 from mir.capture import Batch, Subject, plan_together, score_model
-from mir.memory import Memory
+from mir.errors import ConfigError, MirError
+from mir.memory import Memory, MemoryPlan
 from mir.ranks import all_or_none
 from mir.report import MirReport, Protocol, Variant
 from orchestrator.scoring.batches import Batches
@@ -17,6 +20,7 @@ from orchestrator.scoring.checkpoint import CheckpointModel, is_checkpoint
 from orchestrator.scoring.hub import HubModel
 from orchestrator.scoring.inputs import EvaluationPairs
 from orchestrator.scoring.place import choose_batch_size, choose_device, free_memory, ranks
+from orchestrator.scoring.processor import Template
 
 Progress = Callable[[str, int, int], None]
 
@@ -32,7 +36,8 @@ class Request:
     batch_size: str
     max_text_tokens: int | None
     memory: Memory
-    trust_remote_code: bool
+    template: Template = "auto"
+    trust_remote_code: bool = False
 
 
 class _Model(Interface):
@@ -53,19 +58,22 @@ def score_pairs(
 ) -> tuple[MirReport, int]:
     """The report (the same on every rank) and this rank's number.
 
-    progress: told (what, done, all) on rank 0.
+    progress: told (what, done, all) on rank 0. Raises ConfigError where memory does not suffice,
+    and whatever names a model, a picture or a text that cannot be used.
     """
     device = choose_device(request.device)
-    with ranks(device) as (rank, count):
+    # transformers imports DeepSpeed, which warns of every machine without a GPU unless told.
+    os.environ.setdefault("DS_ACCELERATOR", device.type)
+    with _enough_memory(), ranks(device) as (rank, count):
         tell: Progress = progress if rank == 0 else lambda *_: None
-        tell("loading", 0, 1)
         with all_or_none():
+            _read_pictures(pairs, range(rank, len(pairs.images), count), tell)
+            tell("loading the model", 0, 1)
             model = _load(request, device)
+            tell("loading the model", 1, 1)
             batches = _batches(request, model, pairs, rank, count)
-            tokens = batches.tokens(_counter(tell, "reading pictures and texts", len(batches)))
-        free = free_memory(device)
-        plan = plan_together(model.subject, tokens, free, request.memory)
-        passes = len(plan.groups)
+            tokens = batches.tokens(_counter(tell, "preparing pairs", len(batches)))
+        plan = _plan(request, model.subject, tokens)
         report = score_model(
             model.subject,
             batches,
@@ -78,15 +86,46 @@ def score_pairs(
                 template=model.template,
                 max_text_tokens=request.max_text_tokens,
             ),
-            on_batch=_counter(tell, "scoring", len(batches) * passes),
+            on_batch=_counter(tell, "scoring", len(batches) * len(plan.groups)),
         )
         return report, rank
 
 
+def _read_pictures(pairs: EvaluationPairs, numbers: range, tell: Progress) -> None:
+    """A broken picture is named now, not after minutes of loading a model."""
+    for done, number in enumerate(numbers, start=1):
+        pairs.picture(number)
+        tell("reading pictures", done, len(numbers))
+
+
+def _plan(request: Request, subject: Subject, tokens: int) -> MemoryPlan:
+    try:
+        return plan_together(subject, tokens, free_memory(subject.device), request.memory)
+    except MirError as error:
+        raise ConfigError(f"--memory {request.memory}: {error}") from error
+
+
+@contextmanager
+def _enough_memory() -> Iterator[None]:
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # On the CPU torch has no class of its own for it.
+        known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not known and "allocate memory" not in str(error):
+            raise
+        raise ConfigError(
+            "out of memory: use a smaller --batch-size or --max-text-tokens, --memory passes, or "
+            "more ranks"
+        ) from error
+
+
 def _load(request: Request, device: torch.device) -> _Model:
     if is_checkpoint(request.model):
-        return CheckpointModel(request.model, device, request.dtype)
-    return HubModel(request.model, device, request.dtype, request.trust_remote_code)
+        return CheckpointModel(request.model, device, request.dtype, request.template)
+    return HubModel(
+        request.model, device, request.dtype, request.template, request.trust_remote_code
+    )
 
 
 def _batches(

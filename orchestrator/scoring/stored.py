@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +24,8 @@ class Score:
 def write_score(score: Score, path: Path) -> None:
     """Write the report as JSON, with `model` and `fingerprint` beside its own fields."""
     data = {"model": score.model, "fingerprint": score.report.fingerprint}
-    path.write_text(json.dumps({**data, **score.report.to_json()}, indent=1) + "\n")
+    with written_whole(path) as part:
+        part.write_text(json.dumps({**data, **score.report.to_json()}, indent=1) + "\n")
 
 
 def read_score(path: Path) -> Score:
@@ -37,6 +41,17 @@ def read_score(path: Path) -> Score:
         ) from error
 
 
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A name beside `path` to write to; it becomes `path` if the block succeeds, else vanishes."""
+    part = path.with_name(f".{path.stem}.part{path.suffix}")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
 def check_writable(option: str, path: Path | None, endings: tuple[str, ...] = ()) -> None:
     """Raise ConfigError now, not after an hour of scoring, if the file could not be written."""
     if path is None:
@@ -45,5 +60,7 @@ def check_writable(option: str, path: Path | None, endings: tuple[str, ...] = ()
         raise ConfigError(f"{option}: {path}: there is no folder {path.parent}; make it first")
     if path.is_dir():
         raise ConfigError(f"{option}: {path} is a folder; name a file in it")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ConfigError(f"{option}: {path} may not be written to; name a file somewhere else")
     if endings and path.suffix.lower() not in endings:
         raise ConfigError(f"{option}: {path} must end in {', '.join(endings)}")
