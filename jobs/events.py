@@ -55,6 +55,7 @@ class Scored(Frozen):
     """A score at `samples` seen; `seconds` is all the time that scoring took from training.
 
     mir: a MirReport as `to_json` gives it (see the property `report`).
+    share: share of the run's time so far that all its scores took, this one included.
     """
 
     event: Literal["scored"] = "scored"
@@ -62,11 +63,24 @@ class Scored(Frozen):
     mir: dict[str, Any]
     guard: GuardReading
     seconds: float
+    share: float = 0.0
 
     @property
     def report(self) -> MirReport:
         """The score as a MirReport."""
         return MirReport.from_json(self.mir)
+
+
+class Spared(Frozen):
+    """A scheduled score was left out because it would have cost too much of the run's time.
+
+    share: share of the run's time so far that its scores took.
+    """
+
+    event: Literal["spared"] = "spared"
+    samples: int
+    share: float
+    reason: str
 
 
 class Evaluated(Frozen):
@@ -132,7 +146,16 @@ class Finished(Frozen):
 
 
 Event = Annotated[
-    Started | Step | Scored | Evaluated | Checkpointed | Skipped | Failed | Stopped | Finished,
+    Started
+    | Step
+    | Scored
+    | Spared
+    | Evaluated
+    | Checkpointed
+    | Skipped
+    | Failed
+    | Stopped
+    | Finished,
     Field(discriminator="event"),
 ]
 TERMINAL = (Failed, Stopped, Finished)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from jobs.checkpoint import open_checkpoint
+from jobs.checkpoint import frozen_parts, open_checkpoint, require_same_frozen
 from jobs.model.build import Built, build_model
 from jobs.spec import JobSpec
 from mir.errors import DataError
@@ -24,12 +24,13 @@ class Loaded(Built):
 def load_checkpoint(path: Path) -> Loaded:
     """Build the job's model and put the checkpoint's weights into it.
 
-    Raises DataError if `path` is no checkpoint or its weights do not fit the model, ConfigError if
-    the frozen parts that it names cannot be loaded.
+    Raises DataError if `path` is no checkpoint, its weights do not fit the model, or the frozen
+    parts are not those that it was trained with; ConfigError if these cannot be loaded.
     """
     checkpoint, spec = open_checkpoint(path)
     built = build_model(spec.model, spec.seed)
     load_start(built.model, spec)
+    require_same_frozen(str(path), checkpoint.frozen, frozen_parts(built.model, spec))
     weights = checkpoint.weights()
     trained = {name for name, p in built.model.named_parameters() if p.requires_grad}
     if trained != set(weights):
@@ -63,6 +64,6 @@ def load_start(model: nn.Module, spec: JobSpec) -> None:
     if odd:
         raise DataError(
             f"start: {spec.start}: its {odd[0]} and {len(odd) - 1} more do not fit this model: "
-            "use the model, projector and MoCa that the checkpoint was made with"
+            "use the model, projector, LoRA and MoCa that the checkpoint was made with"
         )
     model.load_state_dict(weights, strict=False)

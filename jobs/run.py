@@ -8,12 +8,21 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import torch
-from torch import Tensor
 
-from jobs.checkpoint import Checkpoint, Progress, newest, save
+from jobs.cadence import Costs, cadence_of
+from jobs.checkpoint import (
+    Checkpoint,
+    FrozenPart,
+    Progress,
+    frozen_parts,
+    newest,
+    require_same_frozen,
+)
+from jobs.checkpoint.writer import Writer
 from jobs.data.loader import BatchLoader
 from jobs.engine.deepspeed_engine import Engine, StepResult
 from jobs.engine.group import gather_objects, join
+from jobs.engine.random_state import random_states, set_random_states
 from jobs.events import (
     TERMINAL,
     Checkpointed,
@@ -21,12 +30,13 @@ from jobs.events import (
     Finished,
     Scored,
     Skipped,
+    Spared,
     Started,
-    Step,
     Stopped,
 )
 from jobs.failures import failure_of
 from jobs.load import load_start
+from jobs.meter import Meter
 from jobs.model.build import Built, build_model
 from jobs.place import Place
 from jobs.scoring import Scorer
@@ -35,8 +45,6 @@ from jobs.versions import versions
 from mir.errors import DivergedError, NonFiniteError
 
 CHECKPOINTS = "checkpoints"
-# Steps nearer together than this are not reported, save those that a score or checkpoint follows.
-STEP_EVERY_S = 0.5
 _FRESH = Progress(samples=0, step=0, scored=-1, ranks=0)
 
 
@@ -73,10 +81,14 @@ class _Run:
         torch.manual_seed(spec.seed * 1_000_003 + place.rank)
         built = build_model(spec.model, spec.seed, _attention(spec, place))
         load_start(built.model, spec)
-        self._scorer = Scorer(spec, built, place)
-        checkpoint = _agreed_checkpoint(spec, place)
+        frozen = frozen_parts(built.model, spec) if place.rank == 0 else {}
+        self._scorer, self._cadence = Scorer(spec, built, place), cadence_of(spec)
+        checkpoint = _agreed_checkpoint(spec, place, frozen)
         start = checkpoint.progress if checkpoint else _FRESH
         self._samples, self._scored, self._saved = start.samples, start.scored, start.samples
+        self._start_loss = start.start_loss
+        self._last_score: Scored | None = None
+        self._scoring_s, self._score_s = start.scoring_s, start.score_s
         self._loader = self._open_loader(built)
         stack.callback(self._loader.close)
         self._engine = Engine(
@@ -85,32 +97,37 @@ class _Run:
         stack.callback(self._engine.close)
         if checkpoint is not None:
             self._restore(checkpoint)
-        self._meter = _Meter(self._samples)
+        self._meter = Meter(self._samples, start.trained_s)
+        self._writer = Writer(place.folder / CHECKPOINTS, spec, frozen)
+        stack.callback(self._writer.close)
 
     def events(self) -> Iterator[Event]:
         """Everything from Started to the terminal event."""
         yield self._started()
-        optim, scoring, saving = self._spec.optim, self._spec.score, self._spec.checkpoint
-        if _due(self._samples, self._scored, scoring.every_samples):
-            yield self._score()
-        while self._samples < optim.steps * optim.global_batch:
+        saving, total = self._spec.checkpoint, self._cadence.total
+        if self._cadence.due(self._samples, self._scored):
+            yield self._score_or_spare()
+        while self._samples < total:
             result = self._step()
-            last = self._samples == optim.steps * optim.global_batch
-            score = _due(self._samples, self._scored, scoring.every_samples) or last
+            yield from _told(self._writer.finished())
+            last = self._samples == total
+            score = self._cadence.due(self._samples, self._scored) or last
             save_now = _due(self._samples, self._saved, saving.every_samples) or last
             score = score and result.stop is None  # whoever asks to stop is waiting
             if score or save_now or result.stop is not None or self._meter.due:
                 yield self._meter.read(self._samples, result, self._loader.wait_fraction())
             if score:
-                yield self._score()
+                yield self._score_or_spare()
             if save_now or result.stop is not None:
                 yield from self._skipped()
-                yield self._save()
+                yield from self._save()
             if result.stop is not None:
+                yield from _told(self._writer.wait())
                 yield Stopped(samples=self._samples, reason=result.stop)
                 return
         if self._scored != self._samples:
-            yield self._score()
+            yield self._score_or_spare()
+        yield from _told(self._writer.wait())
         yield Finished(samples=self._samples, seconds=time.monotonic() - self._began)
 
     def _open_loader(self, built: Built) -> BatchLoader:
@@ -155,6 +172,15 @@ class _Run:
                 )
         return result
 
+    def _score_or_spare(self) -> Scored | Spared:
+        """Rank 0's clock decides for all: a rank that scored alone would wait for ever."""
+        costs = Costs(trained=self._meter.trained_s, scoring=self._scoring_s, score=self._score_s)
+        choice = gather_objects(self._cadence.choose(self._samples, costs))[0]
+        self._scored = self._samples
+        if choice.make:
+            return self._score()
+        return Spared(samples=self._samples, share=costs.share, reason=choice.reason)
+
     def _score(self) -> Scored:
         began = time.monotonic()
         try:
@@ -166,32 +192,53 @@ class _Run:
                 f"validation loss became {guard.validation_loss} at {self._samples} samples with "
                 f"learning rate {self._spec.optim.learning_rate:g}: use a lower one"
             )
-        self._scored = self._samples
-        seconds = time.monotonic() - began
-        return Scored(samples=self._samples, mir=report.to_json(), guard=guard, seconds=seconds)
+        if self._start_loss is None:
+            self._start_loss = guard.validation_loss
+        self._score_s = time.monotonic() - began
+        self._scoring_s += self._score_s
+        costs = Costs(trained=self._meter.trained_s, scoring=self._scoring_s)
+        self._last_score = Scored(
+            samples=self._samples,
+            mir=report.to_json(),
+            guard=guard,
+            seconds=self._score_s,
+            share=costs.share,
+        )
+        return self._last_score
 
-    def _save(self) -> Checkpointed:
-        """All ranks gather, rank 0 writes, and none goes on before the checkpoint is there."""
+    def _save(self) -> Iterator[Checkpointed]:
+        """All ranks gather, rank 0 copies to memory and writes while the training goes on."""
+        yield from _told(self._writer.wait())  # two copies at once might not fit into memory
         tensors = self._engine.gather()
-        for rank, states in enumerate(gather_objects(_random_states())):
+        for rank, states in enumerate(gather_objects(random_states())):
             tensors |= {f"random/{rank}/{device}": state for device, state in states.items()}
-        step = self._samples // self._spec.optim.global_batch
-        ranks = self._place.world_size
-        progress = Progress(samples=self._samples, step=step, scored=self._scored, ranks=ranks)
-        folder = self._place.folder / CHECKPOINTS
-        saved = None
-        if self._place.rank == 0:
-            saved = str(save(folder, self._spec, progress, tensors).path)
         self._saved = self._samples
-        path = gather_objects(saved)[0]
-        return Checkpointed(samples=self._samples, path=path)
+        if self._place.rank == 0:
+            self._writer.write(self._progress(), tensors)
+
+    def _progress(self) -> Progress:
+        here, begun = self._last_score, self._start_loss
+        if here is not None and here.samples != self._samples:
+            here = None
+        return Progress(
+            samples=self._samples,
+            step=self._samples // self._spec.optim.global_batch,
+            scored=self._scored,
+            ranks=self._place.world_size,
+            mir=here.mir["mir"] if here else None,
+            learnt=bool(here and begun is not None and here.guard.validation_loss < begun),
+            start_loss=self._start_loss,
+            trained_s=self._meter.trained_s,
+            scoring_s=self._scoring_s,
+            score_s=self._score_s,
+        )
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         tensors = checkpoint.tensors()
         self._engine.restore(tensors, checkpoint.progress.step)
         if checkpoint.progress.ranks == self._place.world_size:
             mine = f"random/{self._place.rank}/"
-            _set_random_states(
+            set_random_states(
                 {k.removeprefix(mine): v for k, v in tensors.items() if k.startswith(mine)}
             )
 
@@ -206,32 +253,6 @@ class _Run:
             yield Skipped(source=source, reason=reason, count=count)
 
 
-class _Meter:
-    """Speed since the last reported step; scoring and saving do not count."""
-
-    def __init__(self, samples: int) -> None:
-        self._samples, self._busy, self._read = samples, 0.0, -math.inf
-
-    def add(self, seconds: float) -> None:
-        self._busy += seconds
-
-    @property
-    def due(self) -> bool:
-        return time.monotonic() - self._read >= STEP_EVERY_S
-
-    def read(self, samples: int, result: StepResult, loader_wait: float) -> Step:
-        speed = (samples - self._samples) / max(self._busy, 1e-9)
-        self._samples, self._busy, self._read = samples, 0.0, time.monotonic()
-        return Step(
-            samples=samples,
-            loss=result.loss,
-            learning_rate=result.learning_rate,
-            grad_norm=result.grad_norm,
-            samples_per_second=speed,
-            loader_wait=loader_wait,
-        )
-
-
 def _attention(spec: JobSpec, place: Place) -> str | None:
     """Torch's fused attention has no fast bfloat16 backward pass on CPUs: 153 against 75 ms for
     forward and backward of the embedded language model, 16 x 105 tokens, one thread."""
@@ -244,21 +265,18 @@ def _due(samples: int, done: int, every: int | None) -> bool:
     return every is not None and samples // every > done // every
 
 
-def _agreed_checkpoint(spec: JobSpec, place: Place) -> Checkpoint | None:
+def _told(checkpoint: Checkpoint | None) -> Iterator[Checkpointed]:
+    """The event of a checkpoint that has become safe, if there is one."""
+    if checkpoint is not None:
+        yield Checkpointed(samples=checkpoint.progress.samples, path=str(checkpoint.path))
+
+
+def _agreed_checkpoint(
+    spec: JobSpec, place: Place, frozen: dict[str, FrozenPart]
+) -> Checkpoint | None:
     """Rank 0 looks; the others take its word, as a save or a clean-up may be under way."""
     found = newest(place.folder / CHECKPOINTS, spec) if place.rank == 0 else None
+    if found is not None:
+        require_same_frozen(str(found.path), found.frozen, frozen)
     agreed: Checkpoint | None = gather_objects(found)[0]
     return agreed
-
-
-def _random_states() -> dict[str, Tensor]:
-    states = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_initialized():
-        states["cuda"] = torch.cuda.get_rng_state()
-    return states
-
-
-def _set_random_states(states: dict[str, Tensor]) -> None:
-    torch.set_rng_state(states["cpu"])
-    if "cuda" in states:
-        torch.cuda.set_rng_state(states["cuda"])

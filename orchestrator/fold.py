@@ -235,7 +235,8 @@ def _heard(trial: TrialView, event: Event) -> TrialView:
             )
             return replace(trial, samples=event.samples, steps=(*trial.steps, point))
         case Checkpointed():
-            return replace(trial, samples=event.samples, checkpoint=event.path)
+            samples = max(trial.samples, event.samples)  # it is told when it is on the disk
+            return replace(trial, samples=samples, checkpoint=event.path)
         case Skipped():
             key = f"{event.source}: {event.reason}"
             skipped = {**trial.skipped, key: trial.skipped.get(key, 0) + event.count}

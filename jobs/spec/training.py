@@ -64,7 +64,14 @@ class DeepspeedSpec(Frozen):
 
 
 class CheckpointSpec(Frozen):
-    """every_samples: None saves only after the last step and when stopped; keep: newest kept."""
+    """When a run is saved, and which of its checkpoints stay on the disk.
+
+    every_samples: None saves only after the last step and when stopped. keep: how many of the
+    newest stay. keep_best: how many of the best by MIR stay as well, out of those that were saved
+    where they were scored. keep_every_samples: the first at or past each multiple stays for good.
+    """
 
     every_samples: PositiveInt | None = 1024
     keep: PositiveInt = 2
+    keep_best: Annotated[int, Field(ge=0)] = 0
+    keep_every_samples: PositiveInt | None = None

@@ -69,6 +69,7 @@ def points(trial: int, event: Event, at: float) -> list[Point]:
                 "gap": event.guard.gap,
                 "gap_error": event.guard.gap_error,
                 "scoring_seconds": event.seconds,
+                "scoring_share": event.share,
             }
         case Skipped():
             values = {_plain(f"skipped/{event.source}/{event.reason}"): float(event.count)}

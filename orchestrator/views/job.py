@@ -10,6 +10,7 @@ from jobs.events import (
     Finished,
     Scored,
     Skipped,
+    Spared,
     Started,
     Step,
     Stopped,
@@ -37,6 +38,8 @@ def job_line(event: Event) -> str:
                 f"validation loss {number(event.guard.validation_loss)}, "
                 f"gap {number(event.guard.gap)} ({duration(event.seconds)} to score)"
             )
+        case Spared():
+            return f"{count(event.samples)} samples, not scored: {event.reason}"
         case Evaluated():
             found = (
                 f"{name} {plus_minus(value, event.errors.get(name))}"

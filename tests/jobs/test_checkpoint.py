@@ -59,7 +59,7 @@ def test_a_killed_save_leaves_the_one_before(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("jobs.checkpoint.os.fsync", killed)
+        patch.setattr("os.fsync", killed)
         with pytest.raises(KeyboardInterrupt):
             saved(tmp_path, 32)
     assert newest(tmp_path, spec()).progress.samples == 16

@@ -60,7 +60,7 @@ def make_world(folder: Path) -> dict:
         "data": {"sources": {"a": source}, "validation": source, "validation_samples": 6},
         "optim": {"learning_rate": 1e-2, "samples": 24, "global_batch": 4},
         "score": {
-            "every_samples": 8, "pairs": 6, "batch_size": 4,
+            "every_samples": 8, "pairs": 6, "batch_size": 4, "overhead_limit": 1.0,
             "texts": {"source": str(folder / "texts.txt")},
         },
         "checkpoint": {"every_samples": 8},

@@ -1,11 +1,12 @@
-"""Checkpoints that do not depend on the ZeRO stage or the number of ranks.
+"""A checkpoint as a folder: how it is laid out, written, found and opened.
 
 One folder each, `samples-000000001024`, in the job's `checkpoints` folder:
 
     weights.safetensors     trained parameters in float32, by name
     optimizer.safetensors   AdamW moments (`exp_avg/<name>`, `exp_avg_sq/<name>`) and every rank's
                             random state (`random/<rank>/<device>`)
-    state.json              samples, step, what was last scored, the job's identity, file sizes
+    state.json              how far the run had come, the job's identity, the sources and digests
+                            of the frozen parts, file sizes
     job.json                the whole JobSpec
 
 A folder is written under a name that starts with a dot and renamed when all of it is on the disk,
@@ -20,14 +21,17 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
-from jobs.spec import JobSpec
+from jobs.checkpoint.frozen import FrozenPart
+from jobs.checkpoint.policy import Progress, kept
+from jobs.spec import CheckpointSpec, JobSpec
 from mir.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 WEIGHTS, OPTIMIZER, STATE, JOB = (
     "weights.safetensors",
@@ -41,21 +45,12 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Progress:
-    """How far a run has come. scored: samples seen at the last score, -1 before the first."""
-
-    samples: int
-    step: int
-    scored: int
-    ranks: int
-
-
-@dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A complete checkpoint on disk."""
+    """A complete checkpoint on disk. frozen: the parts that it names and does not hold."""
 
     path: Path
     progress: Progress
+    frozen: Mapping[str, FrozenPart] = field(default_factory=dict)
 
     def weights(self) -> dict[str, Tensor]:
         """Trained parameters by name, float32 on the CPU."""
@@ -80,19 +75,24 @@ def identity(spec: JobSpec) -> str:
 
 
 def save(
-    folder: Path, spec: JobSpec, progress: Progress, tensors: Mapping[str, Tensor]
+    folder: Path,
+    spec: JobSpec,
+    progress: Progress,
+    tensors: Mapping[str, Tensor],
+    frozen: Mapping[str, FrozenPart] | None = None,
 ) -> Checkpoint:
     """Write a checkpoint below `folder` and remove those that the policy does not keep.
 
-    tensors: as `Checkpoint.tensors` gives them. Raises OSError, e.g. when the disk is full; then
-    nothing is left behind and older checkpoints are as they were.
+    tensors: as `Checkpoint.tensors` gives them. frozen: the parts that do not learn.
+    Raises OSError, e.g. when the disk is full; then nothing is left behind and older checkpoints
+    are as they were.
     """
     folder.mkdir(parents=True, exist_ok=True)
     final = folder / f"{_PREFIX}{progress.samples:012d}"
     building = folder / f".{final.name}.{os.getpid()}"
     shutil.rmtree(building, ignore_errors=True)
     try:
-        _write(building, spec, progress, tensors)
+        _write(building, spec, progress, tensors, frozen or {})
         if final.exists():
             _remove(final)
         building.rename(final)
@@ -100,8 +100,8 @@ def save(
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)
         raise
-    _prune(folder, spec.checkpoint.keep)
-    return Checkpoint(path=final, progress=progress)
+    _prune(folder, spec.checkpoint)
+    return Checkpoint(path=final, progress=progress, frozen=frozen or {})
 
 
 def newest(folder: Path, spec: JobSpec) -> Checkpoint | None:
@@ -120,7 +120,7 @@ def newest(folder: Path, spec: JobSpec) -> Checkpoint | None:
                 f"{path}: made by another job (identity {state['identity']}, this job is "
                 f"{identity(spec)}): choose another folder, or remove it to start anew"
             )
-        return Checkpoint(path=path, progress=Progress(**state["progress"]))
+        return _checkpoint(path, state)
     return None
 
 
@@ -130,10 +130,21 @@ def open_checkpoint(path: Path) -> tuple[Checkpoint, JobSpec]:
     if state is None:
         raise DataError(f"{path}: not a complete checkpoint: name a folder like {_PREFIX}000001024")
     spec = JobSpec.model_validate_json((path / JOB).read_text(encoding="utf-8"))
-    return Checkpoint(path=path, progress=Progress(**state["progress"])), spec
+    return _checkpoint(path, state), spec
 
 
-def _write(folder: Path, spec: JobSpec, progress: Progress, tensors: Mapping[str, Tensor]) -> None:
+def _checkpoint(path: Path, state: Mapping[str, Any]) -> Checkpoint:
+    frozen = {part: FrozenPart(**values) for part, values in state.get("frozen", {}).items()}
+    return Checkpoint(path=path, progress=Progress(**state["progress"]), frozen=frozen)
+
+
+def _write(
+    folder: Path,
+    spec: JobSpec,
+    progress: Progress,
+    tensors: Mapping[str, Tensor],
+    frozen: Mapping[str, FrozenPart],
+) -> None:
     from safetensors.torch import save_file
 
     folder.mkdir()
@@ -143,7 +154,12 @@ def _write(folder: Path, spec: JobSpec, progress: Progress, tensors: Mapping[str
     save_file(rest, folder / OPTIMIZER)
     (folder / JOB).write_text(json.dumps(spec.to_json(), indent=1), encoding="utf-8")
     sizes = {name: (folder / name).stat().st_size for name in (WEIGHTS, OPTIMIZER, JOB)}
-    state = {"identity": identity(spec), "progress": asdict(progress), "sizes": sizes}
+    state = {
+        "identity": identity(spec),
+        "progress": asdict(progress),
+        "frozen": {part: asdict(values) for part, values in frozen.items()},
+        "sizes": sizes,
+    }
     (folder / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
     for file in folder.iterdir():
         _sync(file)
@@ -166,9 +182,14 @@ def _load(file: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _prune(folder: Path, keep: int) -> None:
-    for path in sorted(folder.glob(f"{_PREFIX}*"), reverse=True)[keep:]:
-        _remove(path)
+def _prune(folder: Path, policy: CheckpointSpec) -> None:
+    """Remove what the policy does not keep, and what is no checkpoint at all."""
+    states = {path: _read_state(path) for path in folder.glob(f"{_PREFIX}*")}
+    found = {path: Progress(**state["progress"]) for path, state in states.items() if state}
+    stays = kept(found.values(), policy)
+    for path in states:
+        if path not in found or found[path].samples not in stays:
+            _remove(path)
     for leftover in folder.glob(f".{_PREFIX}*"):
         shutil.rmtree(leftover, ignore_errors=True)
 
