@@ -44,6 +44,8 @@ class Clerk:
     def __init__(self, study: Suggester, patience_s: float) -> None:
         self._study = study
         self._patience_s = min(patience_s, threading.TIMEOUT_MAX)
+        self._waiting = 0
+        self._lock = threading.Lock()
         self._background: Background[None] = Background(lambda _: None, "study")
         self._out_of_reach = False
         self._broken: BaseException | None = None
@@ -99,22 +101,34 @@ class Clerk:
         self._wait(done)
 
     def _do(self, act: Callable[[], None], done: threading.Event) -> None:
-        def guarded() -> None:
-            if self._broken is not None:
-                return
+        if self._patience_s == threading.TIMEOUT_MAX and not self._waiting:
+            # Handing over to a thread and waiting for it would only cost time.
             try:
                 act()
-            except ClusterError as error:
+                done.set()
+                return
+            except ClusterError:
                 self._out_of_reach = True
-                done.set()  # nobody waits for a storage that fails
-                raise TryLaterError(str(error)) from error
-            except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
-                self._broken = error
-            else:
-                self._out_of_reach = False
-            done.set()
+        with self._lock:
+            self._waiting += 1
+        self._background.do(lambda: self._act(act, done))
 
-        self._background.do(guarded)
+    def _act(self, act: Callable[[], None], done: threading.Event) -> None:
+        """In the background: storage errors are for later, all others for the caller."""
+        try:
+            if self._broken is None:
+                act()
+        except ClusterError as error:
+            self._out_of_reach = True
+            done.set()  # nobody waits for a storage that fails
+            raise TryLaterError(str(error)) from error
+        except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
+            self._broken = error
+        else:
+            self._out_of_reach = False
+        with self._lock:
+            self._waiting -= 1
+        done.set()
 
     def _wait(self, done: threading.Event, at_least: float = 0.0) -> None:
         done.wait(at_least if self._out_of_reach else self._patience_s)

@@ -45,6 +45,7 @@ class Shelf:
         self._places[number].append(record.at)
         self._in_hand.pop(number, None)
         if view.trials[number].state.final:
+            self._hold(view.trials[number])
             view.trials[number] = StoredTrial(view.trials[number], self)
 
     def whole(self, number: int) -> TrialView:
@@ -53,10 +54,13 @@ class Shelf:
             self._in_hand.move_to_end(number)
             return self._in_hand[number]
         found = fold_trial(records_at(self._log, self._places[number]))
-        self._in_hand[number] = found
+        self._hold(found)
+        return found
+
+    def _hold(self, trial: TrialView) -> None:
+        self._in_hand[trial.number] = trial
         if len(self._in_hand) > IN_HAND:
             self._in_hand.popitem(last=False)
-        return found
 
 
 class StoredTrial(TrialView):
