@@ -30,7 +30,7 @@ pytestmark = pytest.mark.slow
 
 RECIPE = Path(__file__).parents[2] / "sweeps" / "recipes" / "quickstart.yaml"
 SAMPLES, EVERY = 768, 256
-HONEST_RATE, HIGHEST_RATE = 2e-3, 0.1
+HONEST_RATE, HIGHEST_RATE = 2e-3, 1.0
 HONEST, COLLAPSED, HOT = range(4), 4, 5  # trial numbers: the median rule wants four to compare
 
 
@@ -66,11 +66,12 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> list[Scored]:
 
 @pytest.fixture(scope="module")
 def collapsed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Scored]:
-    """Scores of projectors that give every picture the mean of the texts' embeddings.
+    """Scores of projectors that point every picture at the mean of the texts' embeddings.
 
     constant: nothing but the mean, for every patch of every picture. nearly: and three tenths of
     what the untrained last layer gives, which spreads the tokens but says nothing in words.
     silent: zero for every patch, whose MIR is high and whose loss is below the start.
+    trained: a real run on the recipe's own mixture at the highest rate that it may choose.
     """
     from jobs.engine.group import join
     from jobs.evaluation import evaluation_set
@@ -84,7 +85,7 @@ def collapsed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Scored]:
     whole = evaluation_set(spec, built.tokenizer, built.model.prefix_ids)
     ids = torch.tensor([token for row in whole.text_ids for token in row])
     mean_D = built.model.language.get_input_embeddings().weight[ids].mean(0).detach()
-    last = built.model.projector[-1]
+    last = built.model.projector.projector[-1]
     untrained = last.weight.detach().clone()
     scores = {}
     for name, share, bias_D in (
@@ -97,7 +98,19 @@ def collapsed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Scored]:
             last.bias.copy_(bias_D)
         report, guard = scorer.score()
         scores[name] = Scored(samples=0, mir=report.to_json(), guard=guard, seconds=0.0)
-    return scores
+    return scores | {"trained": trained_too_hot(tmp_path_factory.mktemp("too-hot"))}
+
+
+def trained_too_hot(folder: Path) -> Scored:
+    """The last score of a real run whose rate collapses the projector; eight steps of it."""
+    from jobs.run import run_job
+
+    values = at_rate(HIGHEST_RATE).to_json()
+    values["data"]["mixture"] = {}
+    values["optim"] |= {"samples": 256, "warmup_ratio": 0.6}
+    values["score"]["every_samples"] = 32
+    events = run_job(JobSpec.model_validate(values), Place(folder=folder))
+    return next(event for event in events if isinstance(event, Scored) and event.samples == 64)
 
 
 def at(samples: int, score: Scored) -> Scored:
@@ -109,16 +122,18 @@ def mir(score: Scored) -> float:
 
 
 def test_a_collapsed_projector_has_a_deceptively_low_mir(honest, collapsed) -> None:
-    """Measured: untrained 0.92, honest 0.92 at 768 samples, constant 0.83, nearly 0.65.
+    """Measured: untrained 0.98, constant 0.84, nearly 0.65, trained at the highest rate 0.83.
 
-    A whole honest run of 3,072 samples reached 0.78: still above the nearly constant one.
+    The nearly constant one is below what the quickstart's best honest trial reached, 0.68.
     """
     error = honest[0].report.standard_error
-    assert mir(collapsed["constant"]) < mir(honest[0]) - 2 * error
-    assert mir(collapsed["nearly"]) < mir(honest[-1]) - 2 * error
-    for score in (collapsed["constant"], collapsed["nearly"]):
+    for name in ("constant", "nearly", "trained"):
+        score = collapsed[name]
         assert score.report.fingerprint == honest[0].report.fingerprint
-        assert score.guard.validation_loss > honest[0].guard.validation_loss
+        assert mir(score) < mir(honest[0]) - 2 * error
+    assert mir(collapsed["nearly"]) < mir(honest[-1]) - 2 * error
+    for name in ("constant", "nearly"):
+        assert collapsed[name].guard.validation_loss > honest[0].guard.validation_loss
 
 
 @pytest.mark.parametrize("name", ["constant", "nearly"])
@@ -129,6 +144,16 @@ def test_the_recipes_guard_calls_it_infeasible(honest, collapsed, name) -> None:
     assert found.violations["loss-below-start"] > 0
     assert found.violations["gap-above-noise"] > 0
     assert feasibility(honest, guard).feasible
+
+
+def test_the_highest_rate_collapses_it_for_real(honest, collapsed) -> None:
+    """Measured: MIR falls from 0.98 to 0.83 within 64 samples, further than the honest run's."""
+    assert sweep_of(1).space["optim"]["learning_rate"]["high"] == HIGHEST_RATE
+    trained = collapsed["trained"]
+    assert mir(trained) < min(mir(score) for score in honest if score.samples <= 256)
+    found = feasibility([honest[0], trained], sweep_of(1).study.guard)
+    assert not found.feasible
+    assert found.violations["gap-above-noise"] > 0
 
 
 def test_a_silent_projector_is_given_away_by_its_gap_alone(honest, collapsed) -> None:
@@ -161,7 +186,7 @@ def controlled(spec: SweepSpec, folder: Path, honest: list[Scored], last: Scored
     return Controller(spec, folder, InlineExecutor(runner), MemoryTracker()).run()
 
 
-@pytest.mark.parametrize("name", ["constant", "nearly"])
+@pytest.mark.parametrize("name", ["constant", "nearly", "trained"])
 def test_it_never_wins_even_where_nothing_stops_it(honest, collapsed, tmp_path, name) -> None:
     spec = sweep_of(COLLAPSED + 1, rule="none", infeasible_patience=0)
     view = controlled(spec, tmp_path, honest, collapsed[name])
@@ -178,7 +203,7 @@ def test_it_never_wins_even_where_nothing_stops_it(honest, collapsed, tmp_path, 
 
 
 def test_the_default_rules_stop_it_and_the_highest_rate_early(honest, collapsed, tmp_path) -> None:
-    """The highest rate is trained for real: its tokens run off in one direction, MIR 5.5."""
+    """The highest rate is trained for real: what it says of the picture is lost in noise."""
     view = controlled(sweep_of(HOT + 1), tmp_path, honest, collapsed["nearly"])
     for number in HONEST:
         assert view.trials[number].state is TrialState.COMPLETE
@@ -187,7 +212,8 @@ def test_the_default_rules_stop_it_and_the_highest_rate_early(honest, collapsed,
     assert "infeasible" in trial.reason
     assert hot.state is TrialState.PRUNED, hot.reason
     assert hot.samples < SAMPLES
-    assert mir(hot.scores[-1]) > mir(honest[0]) + 1
+    assert "infeasible" in hot.reason
+    assert hot.scores[-1].guard.gap < 2 * hot.scores[-1].guard.gap_error
     best = best_trial(view)
     assert best is not None
     assert best.number in HONEST
