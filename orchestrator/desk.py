@@ -6,11 +6,10 @@ controller that dies in between is made good by the next one (`recovery`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jobs.events import Event, Scored
+from jobs.events import Event, Scored, Started
 from jobs.spec import JobSpec
 from orchestrator.clerk import Clerk, Refused
 from orchestrator.endings import Ending
@@ -21,9 +20,8 @@ from orchestrator.projections import report_one, tell
 from orchestrator.remedy import memory_shape
 from orchestrator.state import TrialState, TrialView
 from sweeps.decision import Verdict
-from sweeps.guard import feasibility
 from sweeps.spec import SweepSpec
-from sweeps.stopping import decide
+from sweeps.stopping import Judge
 from sweeps.study import Trial
 
 
@@ -47,9 +45,14 @@ class Desk:
     tracker: Tracker
     patience_s: float
     clerk: Clerk = field(init=False)
+    judge: Judge = field(init=False)
 
     def __post_init__(self) -> None:
         self.clerk = Clerk(self.study, self.patience_s)
+        self.judge = Judge(self.spec)
+        for number, trial in self.journal.view.trials.items():
+            for scored, counts in zip(trial.scores, trial.counted, strict=True):
+                self.judge.note(number, scored, counts=counts)
 
     def trial(self, number: int) -> TrialView:
         """The present view of a trial."""
@@ -84,6 +87,7 @@ class Desk:
                 spec=self._fitting(trial.job),
                 resources=self.spec.resources,
                 folder=trial_folder(self.folder, number),
+                shared=self.folder,
             )
         )
         self.tracker.trial_started(number, trial.job, trial.params)
@@ -96,40 +100,31 @@ class Desk:
 
     def heard(self, number: int, event: Event) -> None:
         """Keep what a job said."""
+        if isinstance(event, Started):
+            self.judge.forget(number, event.resumed_samples + 1)
         self.tracker.record(number, event, self.journal.heard(number, event))
 
     def scored(self, number: int, event: Scored) -> None:
         """Judge a score: does it count, and does its trial go on?"""
         trial = self.trial(number)
         mine = (*(s for s in trial.scores if s.samples < event.samples), event)
-        found = feasibility(mine, self.spec.study.guard, self._feasible_scores(number))
+        found = self.judge.feasibility(number, mine)
         at = self.journal.scored(number, event, found.violations, found.reason)
         if trial.verdict is Verdict.CONTINUE:
-            self._judge(trial, mine)
+            self._decide(trial, mine)
+        self.judge.note(number, event, counts=found.feasible)
         # Last, because only this may have to wait.
         objective = self.spec.study.objective
         report_one(self.clerk, number, event, objective, feasible=found.feasible)
         self.tracker.record(number, event, at)
 
-    def _judge(self, trial: TrialView, mine: tuple[Scored, ...]) -> None:
-        number = trial.number
-        decision = decide(number, mine, self._curves(number), sweep=self.spec, job=trial.job)
+    def _decide(self, trial: TrialView, mine: tuple[Scored, ...]) -> None:
+        decision = self.judge.decide(trial.number, mine, trial.job)
         if decision.verdict is Verdict.CONTINUE:
             return
-        self.journal.judged(number, decision, mine[-1].samples)
+        self.journal.judged(trial.number, decision, mine[-1].samples)
         if decision.verdict is Verdict.PRUNE:
-            self.executor.stop(number, decision.reason)
-
-    def _feasible_scores(self, number: int) -> list[tuple[Scored, ...]]:
-        return [
-            tuple(s for s, counts in zip(trial.scores, trial.counted, strict=True) if counts)
-            for other, trial in self.journal.view.trials.items()
-            if other != number
-        ]
-
-    def _curves(self, number: int) -> Mapping[int, tuple[Scored, ...]]:
-        trials = self.journal.view.trials
-        return {other: trial.scores for other, trial in trials.items() if other != number}
+            self.executor.stop(trial.number, decision.reason)
 
     def finish(self, number: int, how: Ending, event: Event | None) -> None:
         """Carry out how an attempt leaves its trial: end it everywhere, or queue it again."""

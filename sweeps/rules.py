@@ -1,8 +1,8 @@
-"""Rules that compare a trial with the others, by the recipe's names.
+"""Rules that may stop a trial, by the recipe's names.
 
-Optuna's pruners compare, over a throw-away study that holds only the points that take part; here
-is what it was compared with and how sure that is, which Optuna does not tell. Fidelity is samples
-seen.
+Those that compare trials ask where a trial stands among the others at equal samples (fidelity is
+samples seen) and say what it was compared with and how sure that is; the tests hold them against
+Optuna's pruners. The others look at the trial alone.
 
 Sources: median, Golovin et al. 2017 (Vizier); successive halving, Li et al. 2020 (ASHA);
 Hyperband, Li et al. 2018, with brackets allotted as in Optuna.
@@ -12,28 +12,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
 
+from sweeps.board import EVERYONE, Board, Entry, Group, Point, goes_on, quantile
 from sweeps.objective import Direction
 from sweeps.seeds import seed_of
-from sweeps.spec import StopSpec
+from sweeps.spec import RuleSpec, StopSpec
 
-if TYPE_CHECKING:
-    from optuna.pruners import BasePruner
-    from optuna.trial import FrozenTrial
-
-_RUNG = "completed_rung_"  # Optuna's name for the value with which a trial reached a rung
-_Rival = tuple[Mapping[int, float], Mapping[str, float]]  # values by samples, attributes
-
-
-@dataclass(frozen=True)
-class Point:
-    """A feasible score past min_samples: the objective and its standard error."""
-
-    samples: int
-    value: float
-    error: float
+__all__ = ["RULES", "Comparison", "Point", "Race", "Stop", "bracket_of", "compare"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +27,7 @@ class Race:
     """One trial against the others. Points by rising samples; mine is not empty.
 
     slack: how many samples a rival's newest point may lie before mine (the scoring cadence).
+    losses: my validation losses so far, feasible or not.
     """
 
     number: int
@@ -51,6 +38,7 @@ class Race:
     budget: int
     slack: int
     seed: int
+    losses: Sequence[float] = field(default=())
 
 
 @dataclass(frozen=True)
@@ -63,85 +51,126 @@ class Comparison:
     label: str
 
 
-def compare(race: Race, stop: StopSpec) -> Comparison | str:
-    """The rule's answer, or why nothing can be said yet."""
-    return RULES[stop.rule](race, stop)
+@dataclass(frozen=True)
+class Stop:
+    """The trial's own course is reason enough."""
+
+    reason: str
 
 
-def _none(_race: Race, _stop: StopSpec) -> str:
+Answer = Comparison | Stop | str
+"""A comparison, a reason to stop, or why nothing can be said yet."""
+
+
+def compare(race: Race, stop: StopSpec) -> Answer:
+    """The first rule's answer, over the rivals that the race names."""
+    return ask(race, Board.of(race.rivals), stop.chain[0])
+
+
+def ask(race: Race, board: Board, rule: RuleSpec) -> Answer:
+    """A rule's answer, over the rivals on the board."""
+    return RULES[rule.rule](race, board, rule)
+
+
+def _none(_race: Race, _board: Board, _rule: RuleSpec) -> Answer:
     return "no rule compares trials"
 
 
-def _median(race: Race, stop: StopSpec) -> Comparison | str:
-    return _percentile(race, stop.model_copy(update={"percentile": 50.0}))
+def _median(race: Race, board: Board, rule: RuleSpec) -> Answer:
+    return _percentile(race, board, rule.model_copy(update={"percentile": 50.0}))
 
 
-def _percentile(race: Race, stop: StopSpec) -> Comparison | str:
-    from optuna.pruners import PercentilePruner
-
-    samples = race.mine[-1].samples
-    here = [p for points in race.rivals.values() if (p := _at(points, samples, race.slack))]
-    if len(here) < stop.min_trials:
-        return _too_few(len(here), stop.min_trials, samples)
-    pruner = PercentilePruner(stop.percentile, n_startup_trials=0, n_min_trials=stop.min_trials)
+def _percentile(race: Race, board: Board, rule: RuleSpec) -> Answer:
+    newest = race.mine[-1]
     # Only the newest points: MIR rises before it falls, so a low early value excuses nothing.
-    rivals: list[_Rival] = [({samples: point.value}, {}) for point in here]
-    behind, _ = _optuna_says(pruner, race, {}, rivals)
-    share = stop.percentile if race.direction == "minimize" else 100 - stop.percentile
-    value, error = _quantile(here, share / 100)
-    name = "a median" if stop.percentile == 50 else f"a {stop.percentile:g} % cut"
-    return Comparison(behind, value, error, f"{name} of {{}}")
+    here = board.at(newest.samples, race.slack, race.min_samples, race.number)
+    if len(here) < rule.min_trials:
+        return _too_few(len(here), rule.min_trials, newest.samples)
+    share = rule.percentile if race.direction == "minimize" else 100 - rule.percentile
+    value, error = quantile(here, share / 100)
+    name = "a median" if rule.percentile == 50 else f"a {rule.percentile:g} % cut"
+    return Comparison(_worse(newest.value, value, race), value, error, f"{name} of {{}}")
 
 
-def _halving(race: Race, stop: StopSpec, bracket: int = 0) -> Comparison | str:
-    from optuna.pruners import SuccessiveHalvingPruner
-
-    pruner = SuccessiveHalvingPruner(race.min_samples, stop.reduction_factor, bracket)
-    steps = _rungs(race, stop.reduction_factor, bracket)
-    now = [k for k, step in enumerate(steps) if step <= race.mine[-1].samples]
-    before = _rung_points(race.mine[:-1], steps)
-    if len(now) == len(before):
+def _halving(
+    race: Race, board: Board, rule: RuleSpec, bracket: int = 0, group: Group = EVERYONE
+) -> Answer:
+    steps = _rungs(race, rule.reduction_factor, bracket)
+    newest = race.mine[-1]
+    now = [step for step in steps if step <= newest.samples]
+    before = race.mine[-2].samples if len(race.mine) > 1 else 0
+    due = [(k, step) for k, step in enumerate(now) if step > before]
+    if not due:
         return "between rungs"
-    reached = {number: _rung_points(points, steps) for number, points in race.rivals.items()}
-    rung = now[-1]
-    here = [points[rung] for points in reached.values() if len(points) > rung]
-    if len(here) < stop.min_trials:
-        return _too_few(len(here), stop.min_trials, steps[rung])
-    mine = {f"{_RUNG}{k}": point.value for k, point in enumerate(before)}
-    rivals = [
-        (
-            {p.samples: p.value for p in points},
-            {f"{_RUNG}{k}": p.value for k, p in enumerate(points)},
-        )
-        for points in reached.values()
-        if points
-    ]
-    behind, attributes = _optuna_says(pruner, race, mine, rivals)
     # A score that crosses several rungs at once may fall at an earlier one than the last.
-    rung = max(int(name.removeprefix(_RUNG)) for name in attributes if name.startswith(_RUNG))
-    here = [points[rung] for points in reached.values() if len(points) > rung]
-    cut = _cut([*here, race.mine[-1]], stop.reduction_factor, race.direction)
-    text = f"{{}} for the best 1 in {stop.reduction_factor} of {len(here) + 1} at rung {rung + 1}"
-    return Comparison(behind, cut.value, cut.error, text)
+    entry = (newest.value, race.number, newest.error)
+    found: Answer = ""
+    for k, step in due:
+        here = board.rung(step, group, race.min_samples, race.number)
+        found = _at_rung(race, rule, here, entry, k, step)
+        if isinstance(found, Comparison) and found.behind:
+            break
+    return found
 
 
-def _hyperband(race: Race, stop: StopSpec) -> Comparison | str:
-    mine = bracket_of(race, race.number, stop.reduction_factor)
-    rivals = {
-        number: points
-        for number, points in race.rivals.items()
-        if bracket_of(race, number, stop.reduction_factor) == mine
-    }
-    same = Race(**{**vars(race), "rivals": rivals})
-    return _halving(same, stop, mine)
+def _at_rung(
+    race: Race, rule: RuleSpec, here: Sequence[Entry], mine: Entry, k: int, step: int
+) -> Answer:
+    if len(here) < rule.min_trials:
+        return _too_few(len(here), rule.min_trials, step)
+    cut = goes_on(here, mine, rule.reduction_factor, race.direction)
+    text = f"{{}} for the best 1 in {rule.reduction_factor} of {len(here) + 1} at rung {k + 1}"
+    return Comparison(_worse(mine[0], cut[0], race), cut[0], cut[2], text)
 
 
-RULES: Mapping[str, Callable[[Race, StopSpec], Comparison | str]] = {
+def _hyperband(race: Race, board: Board, rule: RuleSpec) -> Answer:
+    factor = rule.reduction_factor
+    mine = bracket_of(race, race.number, factor)
+    key = (race.seed, race.budget, race.min_samples, factor, mine)
+    group = Group(key, lambda number: bracket_of(race, number, factor) == mine)
+    return _halving(race, board, rule, mine, group)
+
+
+def _plateau(race: Race, board: Board, rule: RuleSpec) -> Answer:
+    """Nothing gained, beyond error bars, over the last `patience` scores; the best one runs on."""
+    if len(race.mine) <= rule.patience:
+        return f"{len(race.mine)} scores, {rule.patience + 1} needed to see a plateau"
+    sign = 1.0 if race.direction == "minimize" else -1.0
+    before = min(race.mine[: -rule.patience], key=lambda point: sign * point.value)
+    best = min(race.mine[-rule.patience :], key=lambda point: sign * point.value)
+    gained = sign * (before.value - best.value)
+    text = f"gained {gained:.3f} over the last {rule.patience} scores"
+    if gained > math.hypot(before.error, best.error):
+        return text
+    here = board.at(race.mine[-1].samples, race.slack, race.min_samples, race.number)
+    rivals = [sign * entry[0] for entry in (here[:1] if sign > 0 else here[-1:])]
+    if not rivals or sign * race.mine[-1].value <= rivals[0]:
+        return f"{text}, but no other trial is better here"
+    noise = math.hypot(before.error, best.error)
+    return Stop(f"a plateau: {text}, noise {noise:.3f}, at {race.mine[-1].samples:,} samples")
+
+
+def _divergence(race: Race, _board: Board, rule: RuleSpec) -> Answer:
+    """The validation loss has come to a multiple of its own lowest."""
+    if len(race.losses) < 2:
+        return "no course of the loss yet"
+    lowest, newest = min(race.losses), race.losses[-1]
+    if newest <= rule.factor * lowest:
+        return f"validation loss {newest:.2f}, its lowest {lowest:.2f}"
+    return Stop(
+        f"diverged: validation loss {newest:.2f}, more than {rule.factor:g} x its lowest "
+        f"{lowest:.2f}"
+    )
+
+
+RULES: Mapping[str, Callable[[Race, Board, RuleSpec], Answer]] = {
     "none": _none,
     "median": _median,
     "percentile": _percentile,
     "successive-halving": _halving,
     "hyperband": _hyperband,
+    "plateau": _plateau,
+    "divergence": _divergence,
 }
 
 
@@ -157,17 +186,13 @@ def bracket_of(race: Race, number: int, factor: int) -> int:
     return next(bracket for bracket in range(count) if place < sum(allotted[: bracket + 1]))
 
 
+def _worse(mine: float, other: float, race: Race) -> bool:
+    return mine > other if race.direction == "minimize" else mine < other
+
+
 def _too_few(found: int, needed: int, samples: int) -> str:
     trials = "trial" if found == 1 else "trials"
     return f"{found} other {trials} at {samples:,} samples, {needed} needed to compare"
-
-
-def _at(points: Sequence[Point], samples: int, slack: int) -> Point | None:
-    """The newest point at or before `samples`, unless it lies a whole cadence or more before."""
-    for point in reversed(points):
-        if point.samples <= samples:
-            return point if point.samples > samples - slack else None
-    return None
 
 
 def _rungs(race: Race, factor: int, bracket: int) -> list[int]:
@@ -176,65 +201,3 @@ def _rungs(race: Race, factor: int, bracket: int) -> list[int]:
         steps.append(step)
         step *= factor
     return steps
-
-
-def _rung_points(points: Sequence[Point], steps: Sequence[int]) -> list[Point]:
-    """For every rung reached, the first point at or past it."""
-    found = []
-    for step in steps:
-        past = [point for point in points if point.samples >= step]
-        if not past:
-            break
-        found.append(past[0])
-    return found
-
-
-def _cut(points: Sequence[Point], factor: int, direction: Direction) -> Point:
-    """The last point that goes on: the best 1 in `factor`, at least one."""
-    ranked = sorted(points, key=lambda p: p.value, reverse=direction == "maximize")
-    return ranked[max(len(points) // factor - 1, 0)]
-
-
-def _quantile(points: Sequence[Point], share: float) -> tuple[float, float]:
-    """The interpolated quantile, and its standard error from those of the points around it."""
-    ranked = sorted(points, key=lambda point: point.value)
-    place = share * (len(ranked) - 1)
-    low, high = ranked[math.floor(place)], ranked[math.ceil(place)]
-    part = place - math.floor(place)
-    value = (1 - part) * low.value + part * high.value
-    if low is high:
-        return value, low.error
-    return value, math.hypot((1 - part) * low.error, part * high.error)
-
-
-def _optuna_says(
-    pruner: BasePruner,
-    race: Race,
-    mine: Mapping[str, float],
-    rivals: Sequence[_Rival],
-) -> tuple[bool, Mapping[str, object]]:
-    """Ask a pruner about my newest point; also the trial's attributes afterwards."""
-    import optuna
-
-    study = optuna.create_study(direction=race.direction, study_name="throw-away")
-    for values, attributes in rivals:
-        study.add_trial(_frozen("COMPLETE", values, attributes))
-    newest = race.mine[-1]
-    study.add_trial(_frozen("RUNNING", {newest.samples: newest.value}, mine))
-    trial = study.get_trials(deepcopy=False)[-1]
-    behind = pruner.prune(study, trial)
-    return behind, study.get_trials(deepcopy=False)[-1].system_attrs
-
-
-def _frozen(
-    state: str, values: Mapping[int, float], attributes: Mapping[str, float]
-) -> FrozenTrial:
-    import optuna
-
-    done = state == "COMPLETE"
-    return optuna.trial.create_trial(
-        state=optuna.trial.TrialState[state],
-        value=list(values.values())[-1] if done else None,
-        intermediate_values=dict(values),
-        system_attrs=dict(attributes),
-    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from jobs.spec import Frozen, JobSpec, NonNegativeFloat, PositiveFloat, PositiveInt
 
@@ -103,6 +103,26 @@ class BudgetSpec(Frozen):
     hours: PositiveFloat | None = None
 
 
+RuleName = Literal[
+    "none", "median", "percentile", "successive-halving", "hyperband", "plateau", "divergence"
+]
+
+
+class RuleSpec(Frozen):
+    """One stopping rule with its parameters; those of `StopSpec` explain the shared ones.
+
+    patience: of `plateau`, scores without a gain beyond error bars that stop a trial, unless no
+    other is better. factor: of `divergence`, multiple of its own lowest validation loss.
+    """
+
+    rule: RuleName
+    min_trials: PositiveInt = 4
+    percentile: Annotated[float, Field(gt=0, lt=100)] = 50.0
+    reduction_factor: Annotated[int, Field(ge=2)] = 3
+    patience: PositiveInt = 3
+    factor: Annotated[float, Field(gt=1, allow_inf_nan=False)] = 2.0
+
+
 class StopSpec(Frozen):
     """When a trial is stopped before its full budget.
 
@@ -112,9 +132,12 @@ class StopSpec(Frozen):
     infeasible_patience: consecutive infeasible scores past min_samples that stop a trial, 0 never.
     min_trials: fewest other trials to compare with. reduction_factor: at each rung of successive
     halving and Hyperband the best 1 in so many goes on; rungs lie at min_samples times its powers.
+    rules: several at once instead of `rule`, each a name or a name with parameters; the first that
+    says so stops the trial.
     """
 
-    rule: Literal["none", "median", "percentile", "successive-halving", "hyperband"] = "median"
+    rule: RuleName = "median"
+    rules: tuple[RuleSpec, ...] | None = None
     min_samples: PositiveInt | None = None
     min_trials: PositiveInt = 4
     percentile: Annotated[float, Field(gt=0, lt=100)] = 50.0
@@ -122,6 +145,27 @@ class StopSpec(Frozen):
     confidence: Annotated[float, Field(ge=0, lt=1)] = 0.8
     audit: Annotated[float, Field(ge=0, le=1)] = 0.0
     infeasible_patience: Annotated[int, Field(ge=0)] = 2
+
+    @field_validator("rules", mode="before")
+    @classmethod
+    def _names(cls, given: Any) -> Any:
+        """A name stands for a rule with its default parameters."""
+        if not isinstance(given, list | tuple):
+            return given
+        return tuple({"rule": rule} if isinstance(rule, str) else rule for rule in given)
+
+    @property
+    def chain(self) -> tuple[RuleSpec, ...]:
+        """The rules in order."""
+        if self.rules is not None:
+            return self.rules or (RuleSpec(rule="none"),)
+        one = RuleSpec(
+            rule=self.rule,
+            min_trials=self.min_trials,
+            percentile=self.percentile,
+            reduction_factor=self.reduction_factor,
+        )
+        return (one,)
 
 
 class ResourceSpec(Frozen):

@@ -1,4 +1,4 @@
-"""Whether a trial that has just scored goes on: a pure function of the scores so far."""
+"""Whether a trial that has just scored goes on, and whether its score counts."""
 
 from __future__ import annotations
 
@@ -8,50 +8,136 @@ from statistics import NormalDist
 
 from jobs.events import Scored
 from jobs.spec import JobSpec
+from sweeps.board import Board, Point
 from sweeps.decision import Decision, Verdict
-from sweeps.guard import Curve, feasibility
+from sweeps.guard import Curve, Feasibility, feasibility
 from sweeps.objective import direction, label, objective_error, objective_value
-from sweeps.rules import Comparison, Point, Race, compare
+from sweeps.rules import Comparison, Race, Stop, ask
 from sweeps.seeds import seed_of
-from sweeps.spec import GuardSpec, StopSpec, SweepSpec
+from sweeps.spec import StopSpec, SweepSpec
+
+
+class Judge:
+    """Remembers what counts of every trial, so that a verdict costs little with ten thousand.
+
+    Its answers depend on the scores that it was shown alone, in any order of trials.
+    """
+
+    def __init__(self, sweep: SweepSpec) -> None:
+        self._sweep = sweep
+        self._board = Board()
+        self._newest: Scored | None = None
+        self._lowest: dict[int, list[tuple[float, int, Scored]]] = {}
+
+    def feasibility(self, number: int, mine: Curve) -> Feasibility:
+        """Judge the newest score of a trial: does it count?"""
+        return feasibility(mine, self._sweep.study.guard, self._nearest(number))
+
+    def note(self, number: int, scored: Scored, *, counts: bool) -> None:
+        """Remember a score; it replaces what the trial had at its samples and beyond."""
+        self._newest = scored
+        self.forget(number, scored.samples)
+        # Scores before training set no standard: a fresh projector may have a lower MIR.
+        if counts and scored.samples > 0:
+            self._board.add(number, _point(scored, self._sweep))
+            best = self._lowest.setdefault(scored.samples, [])
+            best.append((scored.guard.validation_loss, number, scored))
+            best.sort(key=lambda entry: entry[:2])
+            # Of two, one is always another trial's.
+            del best[2:]
+
+    def forget(self, number: int, samples: int) -> None:
+        """Forget a trial's scores at so many samples and beyond: it goes that way again."""
+        self._board.cut(number, samples)
+        for at, best in self._lowest.items():
+            if at >= samples:
+                best[:] = [entry for entry in best if entry[1] != number]
+
+    def decide(self, number: int, mine: Curve, job: JobSpec) -> Decision:
+        """Judge trial `number` after its newest score, before that is noted.
+
+        mine: all its scores, the first before training. Only feasible scores at or past
+        min_samples take part, and a comparison acts only if the error bars separate. A trial at
+        its full budget always goes on. Raises ProtocolError if scores do not follow one protocol.
+        """
+        stop, budget = self._sweep.stop, job.optim.steps * job.optim.global_batch
+        earliest = min_samples(stop, job)
+        newest = mine[-1]
+        if newest.samples >= budget:
+            return Decision(verdict=Verdict.CONTINUE, reason="the full budget is spent")
+        if newest.samples < earliest:
+            reason = f"no score takes part before {earliest:,} samples"
+            return Decision(verdict=Verdict.CONTINUE, reason=reason)
+        self._require_one_protocol(newest)
+        counts, reasons = self._own(number, mine, earliest)
+        if reasons:
+            return _infeasible(number, reasons, self._sweep)
+        race = Race(
+            number=number,
+            mine=[_point(scored, self._sweep) for scored in counts],
+            rivals={},
+            direction=direction(self._sweep.study.objective),
+            min_samples=earliest,
+            budget=budget,
+            slack=job.score.every_samples,
+            seed=self._sweep.study.seed,
+            losses=[scored.guard.validation_loss for scored in mine],
+        )
+        return self._asked(race)
+
+    def _own(self, number: int, mine: Curve, earliest: int) -> tuple[list[Scored], list[str]]:
+        """My scores that count, and why each of the newest in a row does not, oldest first."""
+        counts: list[Scored] = []
+        reasons: list[str] = []
+        for end in range(1, len(mine) + 1):
+            if mine[end - 1].samples < earliest:
+                continue
+            found = self.feasibility(number, mine[:end])
+            if found.feasible:
+                counts.append(mine[end - 1])
+                reasons.clear()
+            else:
+                reasons.append(found.reason)
+        return counts, reasons
+
+    def _asked(self, race: Race) -> Decision:
+        """The first rule that stops the trial, else what all of them say."""
+        said = []
+        for rule in self._sweep.stop.chain:
+            answer = ask(race, self._board, rule)
+            decision = _answered(race, answer, self._sweep)
+            if decision.verdict is not Verdict.CONTINUE:
+                return decision
+            said.append(decision.reason)
+        return Decision(verdict=Verdict.CONTINUE, reason="; ".join(said))
+
+    def _nearest(self, number: int) -> list[Curve]:
+        """The best feasible loss of another trial at every number of samples, as one curve."""
+        if "loss-near-best" not in self._sweep.study.guard.constraints:
+            return []
+        others = [
+            next(entry[2] for entry in best if entry[1] != number)
+            for best in self._lowest.values()
+            if any(entry[1] != number for entry in best)
+        ]
+        return [others]
+
+    def _require_one_protocol(self, newest: Scored) -> None:
+        before = self._newest
+        if before is not None and before.mir["protocol"] != newest.mir["protocol"]:
+            newest.report.require_comparable(before.report)
 
 
 def decide(
     number: int, mine: Curve, others: Mapping[int, Curve], *, sweep: SweepSpec, job: JobSpec
 ) -> Decision:
-    """Judge trial `number` after its newest score.
-
-    mine: all its scores, the first before training. others: all scores of the other trials by
-    number, whatever became of them. job: the trial's, for its budget and warm-up. Only feasible
-    scores at or past min_samples take part, and a rule acts only if the error bars separate. A
-    trial at its full budget always goes on. Raises ProtocolError if the scores of two trials do
-    not follow one protocol.
-    """
-    stop, budget = sweep.stop, job.optim.steps * job.optim.global_batch
-    earliest = min_samples(stop, job)
-    newest = mine[-1]
-    if newest.samples >= budget:
-        return Decision(verdict=Verdict.CONTINUE, reason="the full budget is spent")
-    if newest.samples < earliest:
-        reason = f"no score takes part before {earliest:,} samples"
-        return Decision(verdict=Verdict.CONTINUE, reason=reason)
-    _require_one_protocol(newest, others)
-    guard = sweep.study.guard
-    counting = {n: _counting(curve, guard, earliest, {}) for n, curve in others.items()}
-    infeasible = _infeasible_run(mine, guard, earliest, counting)
-    if infeasible:
-        return _infeasible(number, infeasible, sweep)
-    race = Race(
-        number=number,
-        mine=_points(_counting(mine, guard, earliest, counting), sweep),
-        rivals={n: _points(curve, sweep) for n, curve in counting.items() if curve},
-        direction=direction(sweep.study.objective),
-        min_samples=earliest,
-        budget=budget,
-        slack=job.score.every_samples,
-        seed=sweep.study.seed,
-    )
-    return _compared(race, compare(race, stop), sweep)
+    """As `Judge.decide`, from all scores of the other trials, whatever became of them."""
+    judge = Judge(sweep)
+    for other, curve in others.items():
+        for end, scored in enumerate(curve, start=1):
+            counts = feasibility(curve[:end], sweep.study.guard).feasible
+            judge.note(other, scored, counts=counts)
+    return judge.decide(number, mine, job)
 
 
 def min_samples(stop: StopSpec, job: JobSpec) -> int:
@@ -77,9 +163,11 @@ def audited(sweep: SweepSpec, number: int) -> bool:
     return seed_of(sweep.study.seed, "audit", number) / 2**32 < sweep.stop.audit
 
 
-def _compared(race: Race, answer: Comparison | str, sweep: SweepSpec) -> Decision:
+def _answered(race: Race, answer: Comparison | Stop | str, sweep: SweepSpec) -> Decision:
     if isinstance(answer, str):
         return Decision(verdict=Verdict.CONTINUE, reason=answer)
+    if isinstance(answer, Stop):
+        return _stopped(race.number, answer.reason, sweep)
     mine = race.mine[-1]
     against = answer.label.format(f"{answer.value:.2f} +/- {answer.error:.2f}")
     reason = (
@@ -109,40 +197,8 @@ def _stopped(number: int, reason: str, sweep: SweepSpec) -> Decision:
     return Decision(verdict=Verdict.PRUNE, reason=reason)
 
 
-def _counting(
-    curve: Curve, guard: GuardSpec, earliest: int, others: Mapping[int, Curve]
-) -> list[Scored]:
-    """The scores that take part: feasible, and at or past `earliest`."""
-    rivals = list(others.values())
-    return [
-        scored
-        for i, scored in enumerate(curve)
-        if scored.samples >= earliest and feasibility(curve[: i + 1], guard, rivals).feasible
-    ]
-
-
-def _infeasible_run(
-    curve: Curve, guard: GuardSpec, earliest: int, others: Mapping[int, Curve]
-) -> list[str]:
-    """Why each of the newest scores in a row is infeasible, oldest first."""
-    reasons: list[str] = []
-    for end in range(len(curve), 0, -1):
-        found = feasibility(curve[:end], guard, list(others.values()))
-        if curve[end - 1].samples < earliest or found.feasible:
-            break
-        reasons.insert(0, found.reason)
-    return reasons
-
-
-def _points(curve: Curve, sweep: SweepSpec) -> list[Point]:
+def _point(scored: Scored, sweep: SweepSpec) -> Point:
     objective = sweep.study.objective
-    return [
-        Point(s.samples, objective_value(objective, s), objective_error(objective, s))
-        for s in curve
-    ]
-
-
-def _require_one_protocol(newest: Scored, others: Mapping[int, Curve]) -> None:
-    for curve in others.values():
-        if curve and curve[-1].mir["protocol"] != newest.mir["protocol"]:
-            newest.report.require_comparable(curve[-1].report)
+    return Point(
+        scored.samples, objective_value(objective, scored), objective_error(objective, scored)
+    )
