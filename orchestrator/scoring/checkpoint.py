@@ -14,6 +14,8 @@ from orchestrator.scoring.inputs import EvaluationPairs
 from orchestrator.scoring.place import choose_dtype
 from orchestrator.scoring.processor import Template
 
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
 
 def is_checkpoint(name: str) -> bool:
     """Whether this is a folder that a job of ours has saved."""
@@ -29,7 +31,8 @@ class CheckpointModel:
         from jobs.load import load_checkpoint
 
         loaded = load_checkpoint(Path(name))
-        self.dtype = choose_dtype(dtype, torch.float32, device)
+        # Stored weights are the float32 masters; the job itself runs and scores in its precision.
+        self.dtype = choose_dtype(dtype, _DTYPES[loaded.spec.deepspeed.precision], device)
         if template == "answer":
             raise ConfigError(
                 "--template answer: checkpoints of mirsweep know plain and chat; score a folder of "

@@ -2,16 +2,26 @@
 
 import pytest
 import torch
+import typer
 from score_models import save_pairs
+from typer.testing import CliRunner
 
 from jobs.checkpoint import Progress, save
+from jobs.data.build import open_source, open_texts
+from jobs.data.stream import permuted
+from jobs.evaluation import _ORDER
+from jobs.events import Checkpointed, Scored
 from jobs.load import load_checkpoint
 from jobs.model.build import build_model
+from jobs.place import Place
+from jobs.run import run_job
 from jobs.spec import JobSpec
 from mir.report import MirReport
 from mir.score import score_layers
+from orchestrator.commands.score import score
 from orchestrator.scoring.inputs import EvaluationPairs, choose_pairs
 from orchestrator.scoring.run import Request, score_pairs
+from orchestrator.scoring.stored import read_score
 
 PAIRS = 5
 
@@ -84,3 +94,50 @@ def test_a_checkpoint_scores_as_its_naive_states(checkpoint, tmp_path):
     assert report.per_layer == pytest.approx(expected.per_layer, rel=1e-4)
     assert report.standard_error == pytest.approx(expected.standard_error, rel=1e-3)
     assert ("scoring", 2, 2) in told
+
+
+def export_pairs(spec: JobSpec, folder):
+    """The pictures and texts of a job's own score as files and lists, in the job's order."""
+    pictures, texts = open_source(spec.data.validation, ""), open_texts(spec.score.texts)
+    count = spec.score.pairs
+    names = []
+    for k in range(count):
+        names.append(f"{k}.png")
+        pictures[permuted(k, len(pictures), _ORDER)].image.save(folder / names[-1])
+    (folder / "images.txt").write_text("\n".join(names))
+    chosen = [texts[permuted(k, len(texts), _ORDER)] for k in range(count)]
+    (folder / "texts.txt").write_text("\n".join(" ".join(text.split()) for text in chosen))
+    assert all(text == " ".join(text.split()) for text in chosen)
+    return folder / "images.txt", folder / "texts.txt"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_command_repeats_the_score_that_the_job_logged(tmp_path):
+    plain = job(moca=True).model_dump(mode="json")
+    spec = JobSpec.model_validate(
+        {
+            "model": plain["model"],
+            "data": {**plain["data"], "validation_samples": 4},
+            "optim": {"learning_rate": 1e-2, "samples": 16, "global_batch": 8},
+            "score": {"every_samples": 16, "pairs": 6, "max_text_tokens": 20, "batch_size": 4},
+            "checkpoint": {"every_samples": 16},
+        }
+    )
+    events = list(run_job(spec, Place(folder=tmp_path / "trial")))
+    logged = [event.report for event in events if isinstance(event, Scored)]
+    assert len(logged) == 2, events[-1]
+    assert logged[0].mir != pytest.approx(logged[1].mir, abs=1e-3)
+    saved = [event.path for event in events if isinstance(event, Checkpointed)]
+    images, texts = export_pairs(spec, tmp_path)
+    app = typer.Typer()
+    app.command()(score)
+    arguments = [
+        saved[-1], "--images", images, "--texts", texts, "--pairs", 6, "--max-text-tokens", 20,
+        "--batch-size", 4, "--device", "cpu", "--json", tmp_path / "score.json",
+    ]  # fmt: skip
+    CliRunner().invoke(app, [str(part) for part in arguments], catch_exceptions=False)
+    repeated = read_score(tmp_path / "score.json").report
+    assert repeated.mir == pytest.approx(logged[1].mir, rel=1e-6)
+    assert repeated.per_layer == pytest.approx(logged[1].per_layer, rel=1e-5)
+    assert repeated.standard_error == pytest.approx(logged[1].standard_error, rel=1e-3)
+    assert repeated.protocol.template == logged[1].protocol.template
