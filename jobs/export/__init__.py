@@ -1,0 +1,1 @@
+"""A checkpoint as a folder that others can load, without mirsweep where that is possible."""

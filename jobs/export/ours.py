@@ -1,0 +1,70 @@
+"""A folder with our own small model class, for models that transformers has no class for.
+
+    mirsweep.json           what joins the parts: projector, layer of the encoder, MoCa
+    vision/, language/      the parts as folders of their own, with image processor and tokenizer
+    joint.safetensors       projector and MoCa, float32
+
+Built again by `jobs.export.load.load_exported`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from jobs.load import Loaded
+from jobs.model.build import Built, build_model
+from jobs.spec import ModelSpec
+from mir.errors import DataError
+
+SETTINGS, JOINT = "mirsweep.json", "joint.safetensors"
+_JOINT_PARTS = ("projector.", "moca.")
+
+
+def save_ours(loaded: Loaded, folder: Path) -> None:
+    """Write the folder. LoRA must have been merged."""
+    from safetensors.torch import save_file
+
+    _save_vision(loaded, folder / "vision")
+    language: Any = loaded.model.language
+    language.save_pretrained(folder / "language")
+    loaded.tokenizer.save_pretrained(folder / "language")
+    state = loaded.model.state_dict()
+    joint = {k: v.contiguous() for k, v in state.items() if k.startswith(_JOINT_PARTS)}
+    save_file(joint, folder / JOINT)
+    kept = {"projector", "projector_norm", "select_layer", "class_token", "moca"}
+    settings = loaded.spec.model.model_dump(mode="json", include=kept)
+    (folder / SETTINGS).write_text(json.dumps(settings, indent=1), encoding="utf-8")
+
+
+def load_ours(folder: Path) -> Built:
+    """Build what `save_ours` wrote. Raises DataError if a part is missing or does not fit."""
+    from safetensors.torch import load_file
+
+    settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+    parts = {part: str(folder / part) for part in ("vision", "language")}
+    built = build_model(ModelSpec.model_validate({**settings, **parts}), seed=0)
+    joint = load_file(folder / JOINT)
+    wanted = {name for name in built.model.state_dict() if name.startswith(_JOINT_PARTS)}
+    if wanted != set(joint):
+        odd = sorted(wanted ^ set(joint))
+        raise DataError(f"{folder}: {JOINT} does not fit {SETTINGS} ({odd[0]}): export it again")
+    built.model.load_state_dict(joint, strict=False)
+    return built
+
+
+def _save_vision(loaded: Loaded, folder: Path) -> None:
+    encoder: Any = loaded.model.vision.encoder
+    if hasattr(encoder, "save_pretrained"):
+        encoder.save_pretrained(folder)
+        loaded.image_processor.save_pretrained(folder)
+        return
+    source = Path(str(loaded.spec.model.vision)).expanduser()
+    if not loaded.model.frozen_vision or not source.is_dir():
+        raise DataError(
+            f"model.vision: {loaded.spec.model.vision} was trained and its kind of encoder cannot "
+            "be written: export a job that keeps it frozen"
+        )
+    shutil.copytree(source, folder)

@@ -1,0 +1,95 @@
+"""Killed with SIGKILL at random moments and started again, a run ends where it would have ended."""
+
+import multiprocessing
+import random
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_job import make_world, spec_of
+
+from jobs.checkpoint import WEIGHTS
+from jobs.events import Checkpointed, Finished, Started
+from jobs.launch import run_local
+from jobs.place import Place
+from jobs.run import run_job
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
+SAMPLES, EVERY = 400, 8
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    """Noise in MoCa draws random numbers at every step, so a wrong random state would show."""
+    base = make_world(tmp_path_factory.mktemp("world"))
+    return spec_of(
+        base,
+        model={"moca": {"kind": "noise", "init_std": 0.1}},
+        optim={"samples": SAMPLES},
+        checkpoint={"every_samples": EVERY},
+        score={"every_samples": 40},
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(job, tmp_path_factory):
+    """The weights of an uninterrupted run."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert isinstance(list(run_job(job, Place(folder=folder)))[-1], Finished)
+    return weights_of(folder)
+
+
+def weights_of(folder):
+    return load_file(folder / "checkpoints" / f"samples-{SAMPLES:012d}" / WEIGHTS)
+
+
+def run_in_a_process(job, folder, told):
+    for event in run_job(job, Place(folder=folder)):
+        told.put(event)
+
+
+def killed_after(job, folder, checkpoints, delay_s):
+    """Run in a process of its own until so many checkpoints are told, and kill it a bit later."""
+    context = multiprocessing.get_context("spawn")
+    told = context.Queue()
+    process = context.Process(target=run_in_a_process, args=(job, folder, told), daemon=True)
+    process.start()
+    resumed, left = 0, checkpoints
+    while left:
+        event = told.get(timeout=120)
+        assert not isinstance(event, Finished), "the run must be killed before its end"
+        resumed = event.resumed_samples if isinstance(event, Started) else resumed
+        left -= isinstance(event, Checkpointed)
+    time.sleep(delay_s)
+    process.kill()
+    process.join()
+    return resumed
+
+
+def test_the_weights_are_those_of_an_uninterrupted_run_bit_for_bit(job, whole, tmp_path):
+    chance = random.Random(20241007)
+    resumed = [
+        killed_after(job, tmp_path, chance.randint(1, 4), chance.uniform(0, 0.02)) for _ in range(3)
+    ]
+    assert resumed == sorted(resumed)
+    assert resumed[0] == 0 < resumed[-1]
+    last = list(run_job(job, Place(folder=tmp_path)))
+    assert last[0].resumed_samples > resumed[-1]
+    assert isinstance(last[-1], Finished)
+    again = weights_of(tmp_path)
+    assert again.keys() == whole.keys()
+    assert all(torch.equal(again[name], value) for name, value in whole.items())
+
+
+def test_at_another_number_of_ranks_they_agree_to_rounding(job, tmp_path):
+    still = job.model_copy(update={"model": job.model.model_copy(update={"moca": None})})
+    assert isinstance(list(run_job(still, Place(folder=tmp_path / "whole")))[-1], Finished)
+    killed_after(still, tmp_path / "parts", 2, 0.01)
+    events = []
+    last = run_local(still, 2, tmp_path / "parts", events.append)
+    assert isinstance(last, Finished), last
+    assert events[0].resumed_samples >= 2 * EVERY
+    one, two = weights_of(tmp_path / "whole"), weights_of(tmp_path / "parts")
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, atol=1e-5, rtol=0)
