@@ -106,12 +106,13 @@ class Checkpointed(Frozen):
 
 
 class Skipped(Frozen):
-    """Bad samples since the last such event, by source and reason."""
+    """Bad samples since the last such event, by source and reason, told at `samples` seen."""
 
     event: Literal["skipped"] = "skipped"
     source: str
     reason: str
     count: int
+    samples: int = 0
 
 
 FailureKind = Literal[

@@ -250,7 +250,7 @@ class _Run:
                 key = (one.source, one.reason)
                 counts[key] = counts.get(key, 0) + one.count
         for (source, reason), count in sorted(counts.items()):
-            yield Skipped(source=source, reason=reason, count=count)
+            yield Skipped(source=source, reason=reason, count=count, samples=self._samples)
 
 
 def _attention(spec: JobSpec, place: Place) -> str | None:
