@@ -12,7 +12,7 @@ Legend: R resamples, n trials, P pairs of trials.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,12 +78,17 @@ def correlations(
     scores: one a trial, None for a trial without. against: the reading that `ahead` compares with.
     The same arguments give the same numbers.
     """
+    drawn: dict[tuple[int, ...], _Resampled] = {}
+    rivals = {one.fraction: one for one in readings if one.name == against}
     found: list[Correlation] = []
     for reading in readings:
-        rival = next(
-            (r for r in readings if r.name == against and r.fraction == reading.fraction), None
+        trials = tuple(
+            i for i, score in enumerate(scores) if _known(score) and _known(reading.values[i])
         )
-        found.append(_correlate(reading, rival, scores, resamples, seed))
+        if trials not in drawn:
+            drawn[trials] = _Resampled(trials, scores, resamples, seed)
+        rival = rivals.get(reading.fraction)
+        found.append(drawn[trials].correlate(reading, None if rival is reading else rival))
     return found
 
 
@@ -117,58 +122,82 @@ def _pearson(x_Rn: Array, y_Rn: Array) -> Array:
     return result
 
 
-def _correlate(
-    reading: Reading,
-    rival: Reading | None,
-    scores: Sequence[float | None],
-    resamples: int,
-    seed: int,
-) -> Correlation:
-    trials = [i for i, score in enumerate(scores) if _known(score) and _known(reading.values[i])]
-    y = np.array([scores[i] for i in trials], dtype=np.float64)
-    x = _oriented(reading, trials)
-    n = len(trials)
-    if n < _FEWEST or not (np.ptp(x) and np.ptp(y)):
-        return Correlation(
-            name=reading.name, fraction=reading.fraction, n=n, spearman=None, kendall=None, p=None
+class _Resampled:
+    """The score over one set of trials, with its resamples and permutations drawn once."""
+
+    def __init__(
+        self,
+        trials: tuple[int, ...],
+        scores: Sequence[float | None],
+        resamples: int,
+        seed: int,
+    ) -> None:
+        self._trials = trials
+        self._y = np.array([scores[i] for i in trials], dtype=np.float64)
+        n = len(trials)
+        self._told = n >= _FEWEST and bool(np.ptp(self._y))
+        if not self._told:
+            return
+        self._drawn_Rn = np.random.default_rng(seed).integers(0, n, size=(resamples, n))
+        self._y_Rn = self._y[self._drawn_Rn]
+        orders = np.random.default_rng(seed + 1).permuted(
+            np.tile(np.arange(n), (resamples, 1)), axis=1
         )
-    drawn_Rn = np.random.default_rng(seed).integers(0, n, size=(resamples, n))
-    ahead = None
-    if rival is not None and rival.name != reading.name and _all_known(rival, trials):
-        other = _oriented(rival, trials)
-        if np.ptp(other):
-            gain = spearman_rows(x[drawn_Rn], y[drawn_Rn])
-            gain = gain - spearman_rows(other[drawn_Rn], y[drawn_Rn])
-            value = spearman_rows(x[None], y[None])[0] - spearman_rows(other[None], y[None])[0]
-            ahead = _interval(float(value), gain)
-    return Correlation(
-        name=reading.name,
-        fraction=reading.fraction,
-        n=n,
-        spearman=_bootstrap(spearman_rows, x, y, drawn_Rn),
-        kendall=_bootstrap(kendall_rows, x, y, drawn_Rn),
-        p=_permutation_p(x, y, resamples, seed),
-        ahead=ahead,
-    )
+        self._permuted_Rn = self._y[orders]
+        self._last: tuple[Reading, Array] | None = None
+
+    def correlate(self, reading: Reading, rival: Reading | None) -> Correlation:
+        """The reading's correlations; `ahead` of the rival where that has the same trials."""
+        x = _oriented(reading, self._trials)
+        if not self._told or not np.ptp(x):
+            return Correlation(
+                name=reading.name, fraction=reading.fraction, n=len(self._trials),
+                spearman=None, kendall=None, p=None,
+            )  # fmt: skip
+        rho, draws_R = float(spearman_rows(x[None], self._y[None])[0]), self._spearman(x)
+        return Correlation(
+            name=reading.name,
+            fraction=reading.fraction,
+            n=len(x),
+            spearman=_interval(rho, draws_R),
+            kendall=_interval(
+                float(kendall_rows(x[None], self._y[None])[0]),
+                kendall_rows(x[self._drawn_Rn], self._y_Rn),
+            ),
+            p=self._p(x, rho),
+            ahead=self._ahead(rho, draws_R, rival),
+        )
+
+    def _spearman(self, x: Array) -> Array:
+        return spearman_rows(x[self._drawn_Rn], self._y_Rn)
+
+    def _ahead(self, rho: float, draws_R: Array, rival: Reading | None) -> Interval | None:
+        if rival is None or not all(_known(rival.values[i]) for i in self._trials):
+            return None
+        other = _oriented(rival, self._trials)
+        if not np.ptp(other):
+            return None
+        if self._last is None or self._last[0] is not rival:
+            self._last = rival, self._spearman(other)
+        value = rho - float(spearman_rows(other[None], self._y[None])[0])
+        return _interval(value, draws_R - self._last[1])
+
+    def _p(self, x: Array, rho: float) -> float:
+        """Share of orders of the trials that rank as strongly; the given one counts too."""
+        by_chance_R = np.abs(
+            spearman_rows(np.broadcast_to(x, self._permuted_Rn.shape), self._permuted_Rn)
+        )
+        strong = int(np.count_nonzero(by_chance_R >= abs(rho) - 1e-12))
+        return (1 + strong) / (1 + len(by_chance_R))
 
 
 def _known(value: float | None) -> bool:
     return value is not None and math.isfinite(value)
 
 
-def _all_known(reading: Reading, trials: Sequence[int]) -> bool:
-    return all(_known(reading.values[i]) for i in trials)
-
-
 def _oriented(reading: Reading, trials: Sequence[int]) -> Array:
     values = np.array([reading.values[i] for i in trials], dtype=np.float64)
     return -values if reading.lower_is_better else values
-
-
-def _bootstrap(
-    measure: Callable[[Array, Array], Array], x: Array, y: Array, drawn_Rn: NDArray[np.int64]
-) -> Interval:
-    return _interval(float(measure(x[None], y[None])[0]), measure(x[drawn_Rn], y[drawn_Rn]))
 
 
 def _interval(value: float, drawn: Array) -> Interval:
@@ -178,13 +207,3 @@ def _interval(value: float, drawn: Array) -> Interval:
         return Interval(value=value, low=None, high=None)
     low, high = np.quantile(told, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(value=value, low=float(low), high=float(high))
-
-
-def _permutation_p(x: Array, y: Array, resamples: int, seed: int) -> float:
-    """Share of orders of the trials that rank at least as strongly; the given one counts too."""
-    orders = np.random.default_rng(seed + 1).permuted(
-        np.tile(np.arange(len(x)), (resamples, 1)), axis=1
-    )
-    found = abs(float(spearman_rows(x[None], y[None])[0]))
-    by_chance = np.abs(spearman_rows(x[orders], np.broadcast_to(y, orders.shape)))
-    return float((1 + np.count_nonzero(by_chance >= found - 1e-12)) / (1 + resamples))

@@ -25,7 +25,7 @@ class Trust(StrEnum):
 class Finding:
     """since: share of the training from which on MIR can be trusted, None where it cannot.
 
-    better: readings with a higher Spearman than MIR at the end of training, best first; those
+    better: readings with a higher, positive Spearman than MIR at the end, best first; those
     marked True are better beyond chance.
     """
 
@@ -83,7 +83,11 @@ def _since(course: Sequence[Correlation]) -> float:
 
 
 def _better(end: Sequence[Correlation]) -> tuple[tuple[str, bool], ...]:
-    ahead = [(c.ahead, c.name) for c in end if c.ahead is not None and c.ahead.value > 0]
+    ahead = [
+        (c.ahead, c.name)
+        for c in end
+        if c.ahead is not None and c.ahead.value > 0 and c.spearman and c.spearman.value > 0
+    ]
     ordered = sorted(ahead, key=lambda pair: -pair[0].value)
     return tuple((name, gain.low is not None and gain.low > 0) for gain, name in ordered)
 

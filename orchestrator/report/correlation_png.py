@@ -78,4 +78,5 @@ def _course(axes: Axes, outcome: Outcome) -> None:
     axes.set_xlabel("share of the training")
     axes.set_ylabel("Spearman with the downstream score")
     axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, fontsize=9)
+    if lines(outcome.found):
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, fontsize=9)
