@@ -2,23 +2,52 @@
 
 from __future__ import annotations
 
-from orchestrator.state import SweepView
+from collections.abc import Iterable
+
+from orchestrator.state import SweepView, TrialView
+from sweeps.spec import ResourceSpec
 
 
-def spent(view: SweepView, now: float) -> str | None:
+def spent(view: SweepView, now: float, running: Iterable[TrialView] = ()) -> str | None:
     """Why every job must stop now, None while there is budget left.
 
-    now: seconds since the epoch. Only time in which a controller ran counts.
+    now: seconds since the epoch. Only time in which a controller ran counts. running: the trials
+    that use devices at the moment.
     """
-    hours = view.spec.budget.hours
-    if hours is None:
-        return None
+    budget = view.spec.budget
     elapsed = view.seconds + max(0.0, now - view.session)
-    if elapsed < hours * 3600:
+    if budget.hours is not None and elapsed >= budget.hours * 3600:
+        return f"the budget of {budget.hours:g} h is spent"
+    if budget.samples is not None and view.samples >= budget.samples:
+        return f"the budget of {budget.samples:,} samples is spent"
+    if budget.gpu_hours is None and budget.cost is None:
         return None
-    return f"the budget of {hours:g} h is spent"
+    resources = view.spec.resources
+    used = seconds_used(view, running, now) * devices(resources) / 3600
+    if budget.gpu_hours is not None and used >= budget.gpu_hours:
+        return f"the budget of {budget.gpu_hours:g} {unit(resources)} is spent"
+    price = resources.price_per_hour or 0.0
+    if budget.cost is not None and used * price >= budget.cost:
+        return f"the budget of {budget.cost:g} at {price:g} a device-hour is spent"
+    return None
 
 
 def trials_left(view: SweepView) -> int:
     """How many new trials may be asked for; every trial counts, however it ended."""
     return max(0, view.spec.budget.trials - len(view.trials))
+
+
+def devices(resources: ResourceSpec) -> float:
+    """What one job occupies: GPUs, or cores if it uses none."""
+    return resources.workers * (resources.gpus_per_worker or resources.cpus_per_worker)
+
+
+def unit(resources: ResourceSpec) -> str:
+    """What device-hours are called."""
+    return "GPU-hours" if resources.gpus_per_worker else "core-hours"
+
+
+def seconds_used(view: SweepView, running: Iterable[TrialView], now: float) -> float:
+    """Seconds in which a job ran, over all attempts; those still running up to `now`."""
+    open_ended = sum(max(0.0, now - t.launched) for t in running if t.launched is not None)
+    return view.busy + open_ended

@@ -115,6 +115,7 @@ class Controller:
             stack.callback(self._executor.close)
             self._desk = self._open(journal)
             stack.callback(self._desk.clerk.close)
+            stack.callback(self._desk.keeper.close)
             recover(self._desk)
             self._loop(interrupt)
             return self._close()
@@ -146,6 +147,7 @@ class Controller:
         return self._desk.journal.view
 
     def _loop(self, interrupt: Interrupt) -> None:
+        self._desk.keeper.begin()
         known = sorted(self._view.trials.items())
         self._queue.extend(n for n, trial in known if not trial.state.final)
         while True:
@@ -164,14 +166,14 @@ class Controller:
     def _reason_to_leave(self, interrupt: Interrupt) -> Leaving | None:
         if interrupt.name is not None:
             return Leaving(reason=f"interrupted by {interrupt.name}; the same command goes on")
-        over = spent(self._view, self._clock())
+        over = spent(self._view, self._clock(), (self._desk.trial(n) for n in self._active))
         return None if over is None else Leaving(reason=over, final=True)
 
     def _fill(self) -> None:
         """Start jobs, queued trials first, while capacity, concurrency and budget allow."""
         if not self._queue and not trials_left(self._view):
             return
-        if not self._room():
+        if not self._room() or self._over_quota():
             return
         while len(self._active) < self._slots and self._leaving is None:
             if self._queue:
@@ -188,6 +190,17 @@ class Controller:
             self._active.add(trial.number)
             self._desk.launch(trial.number)
             self._show()
+
+    def _over_quota(self) -> bool:
+        """Whether to wait until running jobs give space back; leave if there are none."""
+        full = self._desk.keeper.full
+        if full is None:
+            return False
+        self._desk.journal.note(full)
+        if not self._active:
+            self._leaving = Leaving(reason=full)
+            self._error = ClusterError(f"{self._folder}: {full}")
+        return True
 
     def _room(self) -> bool:
         """Whether a job may start; a full cluster is looked at again once a second."""
@@ -261,7 +274,7 @@ class Controller:
         """Say how the sweep stands, see the last data off, and show it all once more."""
         if self._leaving is None or self._leaving.final:
             self._desk.journal.closed(self._leaving.reason if self._leaving else "")
-        if not self._desk.clerk.flush(FLUSH_S):
+        if not self._desk.close(FLUSH_S):
             logger.warning(
                 "the study's storage does not answer and lacks the newest trials; "
                 "running the same command again brings it up to date"

@@ -75,11 +75,23 @@ def advance(view: SweepView | None, record: Record) -> SweepView:
         view = _SWEEP[record.kind](view, record)
     else:
         number = record.data["trial"]
-        view.trials[number] = _next(view.trials.get(number), record)
+        before, after = view.trials.get(number), _next(view.trials.get(number), record)
+        view.trials[number] = after
+        view = _spent(view, before, after)
         if "shape" in record.data:
             lowered = {record.data["shape"]: record.data["micro_batch"]}
             view = replace(view, micro_batches={**view.micro_batches, **lowered})
     return replace(view, updated=record.time)
+
+
+def _spent(view: SweepView, before: TrialView | None, after: TrialView) -> SweepView:
+    """The view with what one record added to the sums over all trials."""
+    busy, samples = after.seconds, after.samples + after.redone
+    if before is not None:
+        busy, samples = busy - before.seconds, samples - before.samples - before.redone
+    if not busy and not samples:
+        return view
+    return replace(view, busy=view.busy + busy, samples=view.samples + samples)
 
 
 def fold_trial(records: Iterable[Record]) -> TrialView:
@@ -223,6 +235,7 @@ def _heard(trial: TrialView, event: Event) -> TrialView:
             return replace(
                 trial,
                 samples=samples,
+                redone=trial.redone + max(0, trial.samples - samples),
                 steps=tuple(step for step in trial.steps if step.samples <= samples),
                 scores=trial.scores[:kept],
                 counted=trial.counted[:kept],

@@ -6,6 +6,7 @@ hold. Whoever reads a view cannot tell the difference, except by the time that a
 
 from __future__ import annotations
 
+import threading
 from array import array
 from collections import OrderedDict, defaultdict
 from pathlib import Path
@@ -23,6 +24,7 @@ _ON_DISK = frozenset(
 _IN_MEMORY = (
     "number", "state", "reason", "attempt", "samples", "feasible", "violation", "started", "ended",
     "verdict", "verdict_reason", "verdict_samples", "objective", "restarts", "seconds", "launched",
+    "redone",
 )  # fmt: skip
 
 
@@ -33,6 +35,8 @@ class Shelf:
         self._log = log
         self._places: defaultdict[int, array[int]] = defaultdict(lambda: array("Q"))
         self._in_hand: OrderedDict[int, TrialView] = OrderedDict()
+        # Screens and the keeper of checkpoints look at views in threads of their own.
+        self._lock = threading.Lock()
 
     def keep(self, view: SweepView, record: Record) -> None:
         """Note where a record is; a trial that it ended goes on the shelf.
@@ -42,20 +46,22 @@ class Shelf:
         if "trial" not in record.data:
             return
         number = record.data["trial"]
-        self._places[number].append(record.at)
-        self._in_hand.pop(number, None)
-        if view.trials[number].state.final:
-            self._hold(view.trials[number])
-            view.trials[number] = StoredTrial(view.trials[number], self)
+        with self._lock:
+            self._places[number].append(record.at)
+            self._in_hand.pop(number, None)
+            if view.trials[number].state.final:
+                self._hold(view.trials[number])
+                view.trials[number] = StoredTrial(view.trials[number], self)
 
     def whole(self, number: int) -> TrialView:
         """All of a trial, folded again from its records."""
-        if number in self._in_hand:
-            self._in_hand.move_to_end(number)
-            return self._in_hand[number]
-        found = fold_trial(records_at(self._log, self._places[number]))
-        self._hold(found)
-        return found
+        with self._lock:
+            if number in self._in_hand:
+                self._in_hand.move_to_end(number)
+                return self._in_hand[number]
+            found = fold_trial(records_at(self._log, self._places[number]))
+            self._hold(found)
+            return found
 
     def _hold(self, trial: TrialView) -> None:
         self._in_hand[trial.number] = trial

@@ -57,6 +57,7 @@ class TrialView:
     objective: what Optuna is told at the end, lower is better; None for failed trials.
     restarts: restarts after failures; a preemption or a restart of the controller does not count.
     seconds: time in RUNNING over all attempts; launched: since when, None while it does not run.
+    redone: samples seen again because an attempt ended after its newest checkpoint.
     reason: why it is in this state ('MIR 2.91 +/- 0.04 against a median of ...').
     started, ended: seconds since the epoch.
     """
@@ -86,6 +87,7 @@ class TrialView:
     restarts: int = 0
     seconds: float = 0.0
     launched: float | None = None
+    redone: int = 0
 
     @property
     def budget(self) -> int:
@@ -114,6 +116,7 @@ class SweepView:
     seconds: time spent by controllers before the present one; session: when that one began.
     updated: time of the newest record. code_version: commit that runs the sweep.
     micro_batches: sizes that an out-of-memory failure lowered, by shape of the job.
+    busy: seconds of all attempts that are over. samples: seen by all trials, repeats included.
     """
 
     spec: SweepSpec
@@ -126,6 +129,8 @@ class SweepView:
     updated: float = 0.0
     code_version: str = ""
     micro_batches: dict[str, int] = field(default_factory=dict)
+    busy: float = 0.0
+    samples: int = 0
 
     @property
     def elapsed(self) -> float:

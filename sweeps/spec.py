@@ -97,10 +97,18 @@ class StudySpec(Frozen):
 
 
 class BudgetSpec(Frozen):
-    """What the sweep may cost, whichever comes first."""
+    """What the sweep may cost, whichever comes first.
+
+    hours: of wall-clock time in which a controller ran. samples: seen by all trials together.
+    gpu_hours: of all GPUs that jobs occupied; of cores, where jobs use no GPU. cost: those hours
+    at `resources.price_per_hour`.
+    """
 
     trials: PositiveInt = 16
     hours: PositiveFloat | None = None
+    samples: PositiveInt | None = None
+    gpu_hours: PositiveFloat | None = None
+    cost: PositiveFloat | None = None
 
 
 RuleName = Literal[
@@ -169,13 +177,18 @@ class StopSpec(Frozen):
 
 
 class ResourceSpec(Frozen):
-    """One job's gang of ranks and how many jobs may run at once."""
+    """One job's gang of ranks and how many jobs may run at once.
+
+    gpus_per_worker: fractions share a GPU. price_per_hour: of one GPU, or of one core where jobs
+    use no GPU.
+    """
 
     workers: PositiveInt = 1
     cpus_per_worker: PositiveFloat = 1.0
     gpus_per_worker: NonNegativeFloat = 0.0
     max_concurrent: PositiveInt | None = None
     max_restarts: Annotated[int, Field(ge=0)] = 2
+    price_per_hour: PositiveFloat | None = None
 
 
 class TrackingSpec(Frozen):
@@ -183,6 +196,19 @@ class TrackingSpec(Frozen):
 
     uri: str | None = None
     experiment: str | None = None
+
+
+class RetentionSpec(Frozen):
+    """Which checkpoints the study keeps, beside what each job's own policy keeps of its run.
+
+    Those of stopped trials go as soon as the trial has ended. keep_best: only the best so many
+    complete trials by the objective keep theirs, None lets all. quota_gib: most that all
+    checkpoints may take; past it, those of failed trials go, then of the worst complete ones,
+    then older ones of the trials that run. The newest of a trial that may go on always stays.
+    """
+
+    keep_best: PositiveInt | None = None
+    quota_gib: PositiveFloat | None = None
 
 
 class SweepSpec(Frozen):
@@ -196,3 +222,11 @@ class SweepSpec(Frozen):
     stop: StopSpec = StopSpec()
     resources: ResourceSpec = ResourceSpec()
     tracking: TrackingSpec = TrackingSpec()
+
+    @model_validator(mode="after")
+    def _priced(self) -> SweepSpec:
+        if self.budget.cost is not None and self.resources.price_per_hour is None:
+            raise ValueError("budget.cost needs resources.price_per_hour: give what an hour costs")
+        return self
+
+    retention: RetentionSpec = RetentionSpec()

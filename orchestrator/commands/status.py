@@ -21,6 +21,7 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Show how a study stands: a line a trial, the best so far, time left."""
+    from orchestrator.ledger import ledger
     from orchestrator.views.as_json import sweep_json
     from orchestrator.views.live import LiveView, render
     from orchestrator.views.terminal import terminal
@@ -38,6 +39,8 @@ def status(
                 _, view = load_study(str(folder))
     room = len(view.trials) + 20
     console.print(render(view, view.updated, console.width, room))
+    for name, text in ledger(view, view.updated).lines():
+        console.print(f"{name:<16}{text}", style="dim", highlight=False)
     if view.ended is None:
         age = time.time() - view.updated
         console.print(f"last sign of life {age:.0f} s ago", style="dim", highlight=False)

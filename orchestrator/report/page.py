@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from string import Template
 
+from orchestrator.ledger import ledger
 from orchestrator.report import figures, tables
 from orchestrator.report.facts import caution, favourites, tiles, verdict, witnesses
 from orchestrator.report.importance import MIN_TRIALS, common_samples, importances, most_counted
@@ -172,7 +173,10 @@ def _endings(view: SweepView) -> str:
     parts += [note(f"Skipped {count(n)} samples: {reason}.") for reason, n in skipped.items()]
     if not parts and any(trial.state is TrialState.COMPLETE for trial in view.trials.values()):
         parts = [note("Every trial that ended ran to the end, and every score counts.")]
-    return section("What was stopped, and why", *parts) if parts else ""
+    if not parts:
+        return ""
+    parts += [note(f"{name}: {text}.") for name, text in ledger(view, view.updated).lines()]
+    return section("What was stopped, and why", *parts)
 
 
 def _origin(view: SweepView) -> str:

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs.spec import DataSpec, SourceSpec
+from orchestrator.budget import unit
 from orchestrator.placement import job_slots, why_not
 from orchestrator.ports import Capacity
 from orchestrator.views.text import (
@@ -125,8 +126,9 @@ def _budget(spec: SweepSpec) -> list[tuple[str, str]]:
     optim, stop = spec.base.optim, spec.stop
     most = spec.budget.trials * optim.steps * optim.global_batch
     scores = 1 + -(-optim.samples // spec.base.score.every_samples)
-    limit = f", at most {number(spec.budget.hours)} h" if spec.budget.hours else ""
-    rule = "none" if stop.rule == "none" else f"{stop.rule}, confidence {number(stop.confidence)}"
+    limit = "".join(f", at most {text}" for text in _limits(spec))
+    rules = " and ".join(rule.rule for rule in stop.chain)
+    rule = "none" if rules == "none" else f"{rules}, confidence {number(stop.confidence)}"
     return [
         ("trials", f"{spec.budget.trials}{limit}"),
         (
@@ -138,6 +140,17 @@ def _budget(spec: SweepSpec) -> list[tuple[str, str]]:
         ("search", f"{spec.study.sampler} for {spec.study.objective}, seed {spec.study.seed}"),
         ("a score counts if", ", ".join(spec.study.guard.constraints) or "always"),
     ]
+
+
+def _limits(spec: SweepSpec) -> list[str]:
+    budget = spec.budget
+    limits = (
+        (budget.hours, "h"),
+        (budget.samples, "samples"),
+        (budget.gpu_hours, unit(spec.resources)),
+        (budget.cost, f"at {spec.resources.price_per_hour} a device-hour"),
+    )
+    return [f"{number(float(value))} {name}" for value, name in limits if value is not None]
 
 
 def _resources(spec: SweepSpec, machine: Capacity) -> list[tuple[str, str]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.text import Text
 
+from orchestrator.ledger import ledger
 from orchestrator.state import SweepView
 from orchestrator.views.leaderboard import leaderboard
 from orchestrator.views.standing import best_trial
@@ -26,7 +27,8 @@ def print_summary(view: SweepView, folder: Path, best: Path | None, page: Path) 
         console.print(f"and {len(view.trials) - _ROWS} more in the report", style="dim")
     console.print()
     console.print(Text(headline(view), style="bold"))
-    rows = [("report", str(page)), ("MLflow", mlflow_command(view, folder))]
+    rows = [*ledger(view, view.updated).lines(), ("report", str(page))]
+    rows.append(("MLflow", mlflow_command(view, folder)))
     if best is not None:
         rows = [("settings", settings(_best_params(view))), *rows]
         rows.append(("train the best", f"{program('mirsweep')} train {shlex.quote(str(best))}"))
