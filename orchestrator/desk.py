@@ -9,12 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jobs.events import Event, Scored, Started
+from jobs.events import Checkpointed, Event, Scored, Started
 from jobs.spec import JobSpec
 from orchestrator.clerk import Clerk, Refused
 from orchestrator.endings import Ending
 from orchestrator.fold import with_micro_batch
 from orchestrator.journal import Journal
+from orchestrator.keeper import Keeper
 from orchestrator.ports import Executor, Launch, Suggester, Tracker
 from orchestrator.projections import report_one, tell
 from orchestrator.remedy import memory_shape
@@ -24,10 +25,12 @@ from sweeps.spec import SweepSpec
 from sweeps.stopping import Judge
 from sweeps.study import Trial
 
+TRIALS = "trials"
+
 
 def trial_folder(folder: Path, number: int) -> Path:
     """Where a trial keeps its checkpoints and logs, in the study's folder."""
-    return folder / "trials" / f"{number:04d}"
+    return folder / TRIALS / f"{number:04d}"
 
 
 @dataclass(kw_only=True)
@@ -46,9 +49,11 @@ class Desk:
     patience_s: float
     clerk: Clerk = field(init=False)
     judge: Judge = field(init=False)
+    keeper: Keeper = field(init=False)
 
     def __post_init__(self) -> None:
         self.clerk = Clerk(self.study, self.patience_s)
+        self.keeper = Keeper(self.folder / TRIALS, self.journal.snapshot)
         self.judge = Judge(self.spec)
         for number, trial in self.journal.view.trials.items():
             for scored, counts in zip(trial.scores, trial.counted, strict=True):
@@ -98,11 +103,21 @@ class Desk:
         lowered = self.journal.view.micro_batches.get(shape)
         return job if lowered is None else with_micro_batch(job, lowered)
 
+    def close(self, timeout_s: float) -> bool:
+        """See off what Optuna still has to hear and what has to go from the disk.
+
+        False if the study's storage does not take everything in time.
+        """
+        self.keeper.flush(timeout_s)
+        return self.clerk.flush(timeout_s)
+
     def heard(self, number: int, event: Event) -> None:
         """Keep what a job said."""
         if isinstance(event, Started):
             self.judge.forget(number, event.resumed_samples + 1)
         self.tracker.record(number, event, self.journal.heard(number, event))
+        if isinstance(event, Checkpointed):
+            self.keeper.saved_or_ended(number)
 
     def scored(self, number: int, event: Scored) -> None:
         """Judge a score: does it count, and does its trial go on?"""
@@ -143,3 +158,4 @@ class Desk:
         tell(self.clerk, self.trial(number))
         if self.trial(number).attempt > 0:
             self.tracker.trial_ended(number, how.state, how.reason)
+            self.keeper.saved_or_ended(number)

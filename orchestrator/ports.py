@@ -22,13 +22,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:
-    """One attempt to run one trial; it resumes from the newest checkpoint in `folder` if any."""
+    """One attempt to run one trial; it resumes from the newest checkpoint in `folder` if any.
+
+    shared: folder of the whole study, None for a job of its own.
+    """
 
     trial: int
     attempt: int
     spec: AnyJob
     resources: ResourceSpec
     folder: Path
+    shared: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 from sweeps.spec import SweepSpec
 
-MAY_CHANGE = ("budget", "resources", "tracking")
+MAY_CHANGE = ("budget", "resources", "tracking", "retention")
 
 
 def identity(sweep: SweepSpec) -> dict[str, Any]:

@@ -66,6 +66,7 @@ class InlineExecutor:
             folder=launch.folder,
             threads=max(1, int(launch.resources.cpus_per_worker)),
             device="cuda" if launch.resources.gpus_per_worker else "cpu",
+            shared=launch.shared,
             stop_requested=lambda: job.stop_reason,
         )
         said = whole(lambda: self._runner(launch.spec, place))

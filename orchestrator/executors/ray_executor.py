@@ -337,6 +337,7 @@ def _places(job: _Job, gang: _Gang) -> list[RankPlace]:
         RankPlace(
             job=job.name,
             folder=str(launch.folder.resolve()),
+            shared=None if launch.shared is None else str(launch.shared.resolve()),
             rank=index,
             world_size=len(ranks),
             local_rank=nodes[:index].count(node),

@@ -31,6 +31,7 @@ class RankPlace:
 
     job: str
     folder: str
+    shared: str | None
     rank: int
     world_size: int
     local_rank: int
@@ -105,6 +106,7 @@ class Rank:
             master_port=at.master_port,
             device=at.device,
             threads=at.threads,
+            shared=None if at.shared is None else Path(at.shared),
             stop_requested=lambda: self._stops.get(at.job),
         )
         yield from whole(lambda: runner(job_from_json(spec), place))

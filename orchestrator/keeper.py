@@ -1,0 +1,71 @@
+"""Carries out the study's retention while the sweep runs, in a thread of its own.
+
+Removing big files may take long on a slow disk, and no decision waits for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from orchestrator.retention import all_stored, over_quota, removals, remove, stored_of
+from orchestrator.state import SweepView, TrialState
+from orchestrator.trackers.background import Background, TryLaterError
+
+
+class Keeper:
+    """Holds the quota. view: gives the present state; sizes are measured where a trial changed."""
+
+    def __init__(self, trials: Path, view: Callable[[], SweepView]) -> None:
+        self._trials, self._view = trials, view
+        self._sizes: dict[int, int] = {}
+        self._background: Background[None] = Background(lambda _: None, "retention")
+        self.full: str | None = None
+
+    def begin(self) -> None:
+        """Carry out what an earlier controller left undone."""
+        self._background.do(lambda: self._guarded(None))
+
+    def saved_or_ended(self, number: int) -> None:
+        """A trial has another checkpoint, or has ended."""
+        self._background.do(lambda: self._guarded(number))
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until all is carried out; False if it took too long."""
+        return self._background.flush(timeout_s)
+
+    def close(self) -> None:
+        """End the thread; the next controller does what is left."""
+        self._background.close(0.0)
+
+    def _guarded(self, number: int | None) -> None:
+        try:
+            self._tidy(number)
+        except OSError as error:
+            raise TryLaterError(f"checkpoints cannot be removed ({error})") from error
+
+    def _tidy(self, number: int | None) -> None:
+        view = self._view()
+        if number is None:
+            self._sizes.clear()
+            changed = {stored.trial for stored in all_stored(self._trials)}
+        else:
+            changed = {number}
+        for trial in changed:
+            self._sizes[trial] = sum(stored.size for stored in stored_of(self._trials, trial))
+        if number is None or self._ask_all(view, number):
+            found = all_stored(self._trials)
+        else:
+            found = stored_of(self._trials, number)
+        for removal in removals(view, found):
+            remove(removal.stored)
+            self._sizes[removal.stored.trial] -= removal.stored.size
+        self._sizes = {trial: size for trial, size in self._sizes.items() if size}
+        self.full = over_quota(view.spec, sum(self._sizes.values()))
+
+    def _ask_all(self, view: SweepView, number: int) -> bool:
+        """Whether other trials' checkpoints may have to go because of this one."""
+        if over_quota(view.spec, sum(self._sizes.values())) is not None:
+            return True
+        ended = number in view.trials and view.trials[number].state is TrialState.COMPLETE
+        return ended and view.spec.retention.keep_best is not None

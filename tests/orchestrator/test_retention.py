@@ -1,0 +1,172 @@
+"""Which checkpoints of a study stay: by state, by rank, by quota; and what the controller does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from small_world import FakeJobs, FakeStudy, make_sweep, score
+from typer.testing import CliRunner
+
+from mir.errors import ClusterError
+from orchestrator.cli import app
+from orchestrator.controller import Controller
+from orchestrator.executors.inline import InlineExecutor
+from orchestrator.retention import GIB, Stored, all_stored, removals
+from orchestrator.state import SweepView, TrialState, TrialView
+from orchestrator.trackers.memory import MemoryTracker
+from sweeps.spec import RetentionSpec
+
+PRUNED, COMPLETE, FAILED = TrialState.PRUNED, TrialState.COMPLETE, TrialState.FAILED
+RUNNING, PAUSED = TrialState.RUNNING, TrialState.PAUSED
+
+
+def view(*trials, **retention):
+    """trials: (state, MIR, whether it counts) in order of number."""
+    spec = make_sweep().model_copy(update={"retention": RetentionSpec(**retention)})
+    return SweepView(
+        spec=spec,
+        trials={
+            n: TrialView(
+                number=n, job=spec.base, params={}, state=state, scores=(score(64, mir),),
+                feasible=feasible,
+            )
+            for n, (state, mir, feasible) in enumerate(trials)
+        },
+    )  # fmt: skip
+
+
+def stored(trial, samples, size=1, leftover=False):
+    name = f"{'.' if leftover else ''}samples-{samples:012d}"
+    return Stored(trial=trial, path=Path(f"{trial}/{name}"), size=size, leftover=leftover)
+
+
+def going(sweep, found):
+    return [(r.stored.trial, r.stored.path.name[-3:]) for r in removals(sweep, found)]
+
+
+def test_stopped_trials_lose_theirs_and_paused_ones_do_not():
+    sweep = view((PRUNED, 3.0, True), (PAUSED, 3.0, True), (COMPLETE, 2.0, True), (FAILED, 2, None))
+    found = [stored(n, samples) for n in range(4) for samples in (16, 32)]
+    assert going(sweep, found) == [(0, "016"), (0, "032")]
+    assert removals(sweep, found)[0].reason == "trial 0 was stopped"
+
+
+def test_half_saves_go_once_nobody_writes_them():
+    sweep = view((RUNNING, 3.0, True), (COMPLETE, 3.0, True))
+    assert going(sweep, [stored(n, 16, leftover=True) for n in (0, 1)]) == [(1, "016")]
+
+
+def test_the_best_by_rank_stay_and_what_does_not_count_comes_last():
+    sweep = view(
+        (COMPLETE, 2.5, True), (COMPLETE, 1.0, False), (COMPLETE, 2.0, True), (COMPLETE, 2.2, True),
+        (RUNNING, 9.0, True), keep_best=2,
+    )  # fmt: skip
+    assert going(sweep, [stored(n, 64) for n in range(5)]) == [(0, "064"), (1, "064")]
+
+
+def test_the_quota_takes_the_least_missed_first():
+    sweep = view(
+        (COMPLETE, 2.5, True), (COMPLETE, 2.0, True), (FAILED, 2.0, True), (RUNNING, 2.0, True),
+        quota_gib=4.0,
+    )  # fmt: skip
+    found = [stored(n, samples, GIB) for n in range(4) for samples in (16, 32)]
+    assert going(sweep, found) == [(2, "016"), (2, "032"), (0, "016"), (0, "032")]
+    tight = sweep.spec.model_copy(update={"retention": RetentionSpec(quota_gib=0.5)})
+    left = {(1, "016"), (1, "032"), (3, "032")}
+    everything = {(n, s) for n in range(4) for s in ("016", "032")}
+    assert set(going(SweepView(spec=tight, trials=sweep.trials), found)) == everything - left
+
+
+STATES = st.sampled_from([PRUNED, COMPLETE, FAILED, RUNNING, PAUSED])
+TRIALS = st.lists(st.tuples(STATES, st.floats(0, 5), st.booleans()), min_size=1, max_size=6)
+
+
+@given(TRIALS, st.none() | st.integers(1, 3), st.none() | st.integers(1, 9), st.data())
+def test_what_a_trial_needs_to_go_on_and_the_best_trial_are_never_taken(trials, best, quota, data):
+    sweep = view(*trials, keep_best=best, quota_gib=quota)
+    found = [
+        stored(n, samples, GIB)
+        for n in range(len(trials))
+        for samples in data.draw(st.sets(st.sampled_from([16, 32, 64])))
+    ]
+    gone = {removal.stored for removal in removals(sweep, found)}
+    assert len(gone) == len(removals(sweep, found))
+    for number, (state, _, _) in enumerate(trials):
+        mine = sorted((s for s in found if s.trial == number), key=lambda s: s.path.name)
+        if state in (RUNNING, PAUSED) and mine:
+            assert mine[-1] not in gone
+        if state is PRUNED:
+            assert gone >= set(mine)
+    complete = [n for n, (state, _, _) in enumerate(trials) if state is COMPLETE]
+    having = {s.trial for s in found}
+    ranked = sorted(
+        (n for n in complete if n in having), key=lambda n: (not trials[n][2], trials[n][1], n)
+    )
+    if ranked:
+        assert not gone & {s for s in found if s.trial == ranked[0]}
+    if quota is not None and sum(s.size for s in found if s not in gone) > quota * GIB:
+        for state in (FAILED, PRUNED):
+            assert not {s for s in found if trials[s.trial][0] is state} - gone
+
+
+class Saving(FakeJobs):
+    """Jobs whose checkpoints are folders of a given size."""
+
+    size = 1000
+
+    def __call__(self, spec, place):
+        for event in super().__call__(spec, place):
+            if event.event == "checkpointed":
+                folder = place.folder / "checkpoints" / f"samples-{event.samples:012d}"
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / "weights").write_bytes(b"x" * self.size)
+            yield event
+
+
+def run(folder, spec, jobs=None):
+    executor = InlineExecutor(jobs or Saving(), nodes=((1.0, 0.0),))
+    study = FakeStudy(spec)
+    return Controller(spec, folder, executor, MemoryTracker(), open_study=lambda *_: study).run()
+
+
+def test_while_a_sweep_runs_only_complete_trials_keep_their_checkpoints(tmp_path):
+    sweep = run(tmp_path / "study", make_sweep(8))
+    having = {s.trial for s in all_stored(tmp_path / "study" / "trials")}
+    assert having == {n for n, t in sweep.trials.items() if t.state is COMPLETE}
+    assert having != set(sweep.trials)
+
+
+def test_the_quota_is_held_and_the_best_trial_kept(tmp_path):
+    quota = RetentionSpec(quota_gib=9000 / GIB)
+    sweep = run(tmp_path / "study", make_sweep(8).model_copy(update={"retention": quota}))
+    found = all_stored(tmp_path / "study" / "trials")
+    assert sum(s.size for s in found) <= 9000
+    complete = [t for t in sweep.trials.values() if t.state is COMPLETE]
+    assert min(complete, key=lambda t: t.objective).number in {s.trial for s in found}
+
+
+def test_a_quota_that_one_trial_exceeds_stops_the_sweep_with_the_numbers(tmp_path):
+    quota = RetentionSpec(quota_gib=500 / GIB)
+    with pytest.raises(ClusterError, match=r"raise retention\.quota_gib"):
+        run(tmp_path / "study", make_sweep(4).model_copy(update={"retention": quota}))
+
+
+def test_gc_says_what_would_go_and_then_removes_it(tmp_path):
+    run(tmp_path / "study", make_sweep(8))
+    trials = tmp_path / "study" / "trials"
+    kept = sorted(s.path for s in all_stored(trials))
+    half = trials / "0000" / "checkpoints" / ".samples-000000000016.7"
+    half.mkdir()
+    (half / "weights").write_bytes(b"x" * 2**20)
+    command = ["gc", str(tmp_path / "study")]
+    for dry in (["--dry-run"], []):
+        assert half.exists()
+        result = CliRunner().invoke(app, [*command, *dry])
+        assert result.exit_code == 0
+        assert "interrupted" in result.output
+        assert "1.0 MiB" in result.output
+    assert not half.exists()
+    assert sorted(s.path for s in all_stored(trials)) == kept
