@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import pytest
 from data_files import write_listing
@@ -171,3 +172,28 @@ def test_unusable_texts_are_refused(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DataError, match="not UTF-8"):
         open_texts(TextsSpec(source=str(tmp_path)))
+
+
+COUNT = 4000
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "llava"])
+def test_only_the_places_of_entries_are_kept(tmp_path, kind):
+    """Less than 60 bytes a sample stay, whatever its captions; the arrays grow by an eighth."""
+    turns = [{"from": "human", "value": "<image>"}, {"from": "gpt", "value": "a dog " * 40}]
+    entry = {"image": "a.png", "caption": "a dog " * 40, "conversations": turns}
+    lines = [json.dumps({**entry, "id": n}) for n in range(COUNT)]
+    text = "\n".join(lines) if kind == "jsonl" else f"[{','.join(lines)}]"
+    (tmp_path / "data").write_text(text, encoding="utf-8")
+    spec = SourceSpec(kind=kind, path=str(tmp_path / "data"))
+    open_source(spec)  # what is imported on the way does not count
+    tracemalloc.start()
+    try:
+        source = open_source(spec)
+        kept, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(source) == COUNT
+    assert kept < 60 * COUNT
+    assert kind == "llava" or most < len(text) / 4  # nor is the whole of it ever held
+    assert source.caption(COUNT - 1) == ("a dog " * 40).strip()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -118,6 +119,30 @@ def test_the_sheet_stands_alone_and_what_captions_say_stays_text(recipe: Path) -
     other = recipe.parent / "new" / "sheet.html"
     assert facts_of(recipe, "--sheet", str(other))[1]["sheet"] == str(other)
     assert other.is_file()
+
+
+def test_a_recipe_may_name_a_store_and_patterns(recipe: Path) -> None:
+    """Addresses are not taken for paths beside the recipe."""
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    for path in (recipe.parent / "web").iterdir():
+        memory.pipe(f"memory://bucket/web/{path.name}", path.read_bytes())
+    told = yaml.safe_load(recipe.read_text())
+    told["base"]["data"]["sources"]["web"]["path"] = "memory://bucket/web/data.jsonl"
+    told["base"]["data"]["sources"]["books"] = {"kind": "webdataset", "path": "shards/*.tar"}
+    recipe.write_text(yaml.safe_dump(told))
+    _, found = facts_of(recipe)
+    web, books = found["sources"]["sources.web"], found["sources"]["sources.books"]
+    assert (web["read"], web["error"]) == (5, "")
+    assert web["bad"] == {"image missing": [1, ["data.jsonl:4"]]}
+    assert re.search(
+        r"data\.sources\.books\.path: .*shards/\*\.tar' holds no \.tar", books["error"]
+    )
+    done = CliRunner().invoke(app, ["plan", str(recipe)])
+    assert done.exit_code == 2
+    assert "holds no .tar files: check the path" in done.stderr
+    memory.store.clear()
 
 
 def test_a_part_can_be_read_of_sources_too_large_for_all(recipe: Path) -> None:
