@@ -18,6 +18,7 @@ class Place:
     folder: the trial's folder (checkpoints, log), shared by all ranks.
     device: 'cpu' or 'cuda' (each rank then sees one device as cuda:local_rank).
     threads: CPU threads of this rank.
+    shared: folder that all jobs of a study share, None for a job of its own.
     stop_requested: polled at every step boundary on every rank; the first non-None answer of any
         rank is the reason for which all ranks leave together.
     """
@@ -30,4 +31,5 @@ class Place:
     master_port: int = 0
     device: str = "cpu"
     threads: int = 1
+    shared: Path | None = None
     stop_requested: Callable[[], str | None] = _never

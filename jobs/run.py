@@ -35,6 +35,7 @@ from jobs.events import (
     Stopped,
 )
 from jobs.failures import failure_of
+from jobs.features.cache import open_features
 from jobs.load import load_start
 from jobs.meter import Meter
 from jobs.model.build import Built, build_model
@@ -82,7 +83,11 @@ class _Run:
         built = build_model(spec.model, spec.seed, _attention(spec, place))
         load_start(built.model, spec)
         frozen = frozen_parts(built.model, spec) if place.rank == 0 else {}
-        self._scorer, self._cadence = Scorer(spec, built, place), cadence_of(spec)
+        self._features = open_features(spec, built, place)
+        if self._features is not None:
+            stack.callback(self._features.close)
+        self._scorer = Scorer(spec, built, place, self._features)
+        self._cadence = cadence_of(spec)
         checkpoint = _agreed_checkpoint(spec, place, frozen)
         start = checkpoint.progress if checkpoint else _FRESH
         self._samples, self._scored, self._saved = start.samples, start.scored, start.samples
@@ -136,6 +141,7 @@ class _Run:
             seed=self._spec.seed,
             tokenizer=built.tokenizer,
             image_processor=built.image_processor,
+            features=self._features,
             global_batch=self._spec.optim.global_batch,
             rank=self._place.rank,
             world_size=self._place.world_size,

@@ -8,16 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from jobs.data.batch import Batch, collate
+from jobs.data.batch import Batch, join, pixels
 from jobs.data.sample import Sample
 from jobs.engine.group import device_of, sum_over_ranks
 from jobs.evaluation import EvaluationSet, evaluation_set, pad_rows
 from jobs.events import GuardReading
+from jobs.features.cache import FeatureCache
 from jobs.model.build import Built
 from jobs.model.llava import Llava
 from jobs.place import Place
@@ -37,6 +37,7 @@ class _Pictures:
 
     def encode(self, model: Llava, device: torch.device) -> Tensor:
         if self.features is not None:
+            self.features = self.features.to(device)
             return self.features
         assert self.pixels is not None
         features_BVF = model.encode(self.pixels.to(device))
@@ -70,8 +71,13 @@ class Scorer:
     of them waits for all); a rank without work left repeats a batch that does not count.
     """
 
-    def __init__(self, spec: JobSpec, built: Built, place: Place) -> None:
-        """Read and tokenise the evaluation set. Raises ConfigError or DataError for bad ones."""
+    def __init__(
+        self, spec: JobSpec, built: Built, place: Place, features: FeatureCache | None = None
+    ) -> None:
+        """Read and tokenise the evaluation set. Raises ConfigError or DataError for bad ones.
+
+        features: where the pictures' vision features come from, None to compute them here.
+        """
         self._model, self._device = built.model, device_of(place)
         self._samples = spec.data.validation_samples
         whole = evaluation_set(spec, built.tokenizer, built.model.prefix_ids)
@@ -84,7 +90,7 @@ class Scorer:
             max_text_tokens=spec.score.max_text_tokens,
             layers=tuple(range(1, len(built.model.decoder_layers) + 1)),
         )
-        prepare = _Preparation(spec, built, whole)
+        prepare = _Preparation(spec, built, whole, features)
         size, ranks = spec.score.batch_size, place.world_size
         pair_shares = rank_batches(spec.score.pairs, size, place.rank, ranks)
         guard_shares = rank_batches(self._samples, size, place.rank, ranks)
@@ -141,8 +147,10 @@ class Scorer:
 class _Preparation:
     """Turns the evaluation set into this rank's batches."""
 
-    def __init__(self, spec: JobSpec, built: Built, whole: EvaluationSet) -> None:
-        self._built, self._whole = built, whole
+    def __init__(
+        self, spec: JobSpec, built: Built, whole: EvaluationSet, features: FeatureCache | None
+    ) -> None:
+        self._built, self._whole, self._features = built, whole, features
         self._max_tokens = spec.data.max_caption_tokens
 
     def pairs(self, numbers: list[int], counts: bool) -> _PairBatch:
@@ -150,7 +158,7 @@ class _Preparation:
         return _PairBatch(
             numbers=numbers,
             counts=counts,
-            pictures=self._pictures([self._whole.pictures[n] for n in numbers]),
+            pictures=self._pictures(self._prepared([self._whole.pictures[n] for n in numbers])),
             text_ids=ids,
             text_mask=mask,
         )
@@ -160,21 +168,25 @@ class _Preparation:
         # A rotation by half the samples: no sample keeps its picture, whatever their number.
         others = [samples[(n + len(samples) // 2) % len(samples)] for n in numbers]
         own = [samples[n] for n in numbers]
-        captions = collate(
-            own, self._built.tokenizer, self._built.image_processor, self._max_tokens
-        )
+        texts = [(sample.prompt, sample.caption) for sample in own]
+        pictures = self._prepared(own)
+        captions = join(pictures, texts, self._built.tokenizer, self._max_tokens)
         return _GuardBatch(
             numbers=numbers,
             counts=counts,
             captions=captions,
-            right=_Pictures(captions.pixel_values),
-            wrong=self._pictures(others),
+            right=self._pictures(pictures),
+            wrong=self._pictures(self._prepared(others)),
         )
 
-    def _pictures(self, samples: Sequence[Sample]) -> _Pictures:
-        images = [sample.image for sample in samples]
-        pixels: Any = self._built.image_processor(images=images, return_tensors="pt")
-        return _Pictures(pixels["pixel_values"])
+    def _prepared(self, samples: Sequence[Sample]) -> list[Tensor]:
+        processor = self._built.image_processor
+        prepare = self._features or (lambda image: pixels(image, processor))
+        return [prepare(sample.image) for sample in samples]
+
+    def _pictures(self, prepared: Sequence[Tensor]) -> _Pictures:
+        stacked = torch.stack(list(prepared))
+        return _Pictures(stacked) if self._features is None else _Pictures(None, stacked)
 
 
 @contextmanager

@@ -65,10 +65,12 @@ class Checkpoint:
 def identity(spec: JobSpec) -> str:
     """Digest of what decides the course of training.
 
-    How DeepSpeed shards it, how often it is scored and saved are left out: a run may be resumed
-    with another micro-batch, ZeRO stage or cadence.
+    How DeepSpeed shards it, how often it is scored and saved, and where features are kept are left
+    out: a run may be resumed with another micro-batch, ZeRO stage, cadence or cache.
     """
     parts = {name: spec.to_json()[name] for name in ("model", "data", "optim", "seed")}
+    for name in ("feature_cache", "feature_cache_gib"):
+        del parts["model"][name]
     if spec.start is not None:
         parts["start"] = spec.start
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

@@ -5,7 +5,7 @@ Shape legend: B samples, H height, W width, T caption tokens (the longest of the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Text = tuple[str, str]  # prompt, caption
+Prepare = Callable[["Image"], Tensor]  # a picture to its pixels [3, H, W] or features [V, F]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,12 +27,18 @@ class Batch:
 
     Shapes: pixel_values [B, 3, H, W] float, caption_ids [B, T] long (prompt, caption, padding on
     the right), caption_mask [B, T] bool, True on the caption and its end-of-sequence token: what
-    is learnt. A prompt is read but not learnt.
+    is learnt. A prompt is read but not learnt. Where vision features were computed beforehand,
+    they stand in place of the pixels, [B, V, F].
     """
 
     pixel_values: Tensor
     caption_ids: Tensor
     caption_mask: Tensor
+
+    @property
+    def holds_features(self) -> bool:
+        """Whether `pixel_values` are vision features already."""
+        return self.pixel_values.ndim == 3
 
     def __len__(self) -> int:
         return len(self.caption_ids)

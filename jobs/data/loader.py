@@ -9,9 +9,10 @@ from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from jobs.data.batch import Batch, join, pixels, tokens
+from jobs.data.batch import Batch, Prepare, join, pixels, tokens
 from jobs.data.build import open_source
 from jobs.data.caps import capped_weights
 from jobs.data.errors import BadSample
@@ -21,6 +22,9 @@ from jobs.data.stream import MixtureStream
 from jobs.events import Skipped
 from jobs.spec import DataSpec
 from mir.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from jobs.features.cache import FeatureCache
 
 READ_AHEAD = 4  # batches
 # Below this many reads the share of bad samples is taken of this many, lest one bad among the
@@ -61,12 +65,14 @@ class BatchLoader(Iterator[Batch]):
         start_samples: int = 0,
         samples: int | None = None,
         workers: int = 1,
+        features: FeatureCache | None = None,
     ) -> None:
         """Open the sources and start reading.
 
         start_samples: samples already seen, all ranks together; a multiple of `global_batch`.
         samples: of the whole run, needed where the spec has `max_epochs`. workers: threads that
         read, each a whole batch; decoding pictures runs beside Python's lock.
+        features: puts vision features in the pixels' place, if it can hold all pictures.
         Raises ConfigError or DataError for sources that cannot be opened (jobs/data/build.py) and
         for a global batch that the ranks cannot share equally.
         """
@@ -85,7 +91,9 @@ class BatchLoader(Iterator[Batch]):
         # A copy of its own: a fast tokenizer keeps settings between calls and is not thread-safe.
         self._tokenizer = copy.deepcopy(tokenizer)
         self._tokenizing = threading.Lock()
-        self._image_processor = image_processor
+        self._prepare: Prepare = partial(pixels, image_processor=image_processor)
+        if features is not None and features.holds(sum(map(len, self._sources.values()))):
+            self._prepare = features
         self._order = self._ordered(seed, global_batch, samples)
         self._stride = global_batch
         self._share = global_batch // world_size
@@ -182,7 +190,7 @@ class BatchLoader(Iterator[Batch]):
             pictures, texts = [], []
             for place in range(position, position + self._share):
                 sample = self._read_sample(place, read)
-                pictures.append(pixels(sample.image, self._image_processor))
+                pictures.append(self._prepare(sample.image))
                 texts.append((sample.prompt, sample.caption))
                 del sample  # lest its picture stay while the next is opened
             with self._tokenizing:

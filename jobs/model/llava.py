@@ -103,11 +103,19 @@ class Llava(nn.Module):
         return self
 
     def encode(self, pixels_BCHW: Tensor) -> Tensor:
-        """Vision features [B, V, F] of pictures [B, 3, H, W]."""
+        """Vision features [B, V, F] of pictures [B, 3, H, W].
+
+        A frozen encoder takes them one by one on the CPU, as the feature cache does everywhere:
+        kernels round differently for other batch sizes, and the numbers must not depend on the
+        cache. On a GPU that would cost too much; there the last bits may differ.
+        """
         pixels = pixels_BCHW.to(next(self.vision.parameters()).dtype)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen_vision):
-            features: Tensor = self.vision(pixels)
-        return features
+        if not self.frozen_vision:
+            learnt: Tensor = self.vision(pixels)
+            return learnt
+        size = 1 if pixels.device.type == "cpu" else len(pixels)
+        with torch.no_grad():
+            return torch.cat([self.vision(some) for some in pixels.split(size)])
 
     def sequence(
         self,
@@ -137,7 +145,7 @@ class Llava(nn.Module):
 
         features_BVF: vision features to use in place of the batch's pictures.
         """
-        features = self.encode(batch.pixel_values) if features_BVF is None else features_BVF
+        features = self._features(batch) if features_BVF is None else features_BVF
         tokens = self.sequence(features, batch.caption_ids, batch.caption_mask)
         count, length = batch.caption_ids.shape
         with self.calibrated(tokens):
@@ -148,6 +156,9 @@ class Llava(nn.Module):
         losses = F.cross_entropy(logits_NK, batch.caption_ids.flatten(), reduction="none")
         mask = batch.caption_mask.to(losses.dtype)
         return (losses.view(count, length) * mask).sum(1) / mask.sum(1)
+
+    def _features(self, batch: Batch) -> Tensor:
+        return batch.pixel_values if batch.holds_features else self.encode(batch.pixel_values)
 
     def forward(self, batch: Batch) -> Tensor:
         """Mean over samples of each sample's mean token loss, a scalar.

@@ -52,6 +52,11 @@ class VisionTower(nn.Module):
         self.tokens, self.width = features_1VF.shape[1:]
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """What besides encoder and picture decides the features."""
+        return {"select_layer": self._layer, "keep_class": self._keep_class}
+
+    @property
     def layers(self) -> list[nn.Module]:
         """The encoder's layers in order. Raises ConfigError where it keeps no list of them."""
         modules = list(self.encoder.modules())
