@@ -13,7 +13,8 @@ from jobs.downstream.generate import Shot, greedy, join_shots
 from jobs.downstream.match import GroupLoss, group_loss, groups_of
 from jobs.downstream.run import run_any
 from jobs.downstream.start import find_checkpoint, finetune_job, first_job
-from jobs.events import Evaluated, Failed, Finished, Scored, Started, Stopped
+from jobs.events import Evaluated, Failed, Finished, Started, Stopped
+from jobs.launch import run_local
 from jobs.load import load_checkpoint
 from jobs.place import Place
 from jobs.spec.downstream import EvaluateSpec, FinetuneSpec, job_from_json
@@ -244,3 +245,14 @@ def test_matching_in_closed_form():
     assert group.wrong == pytest.approx([2.0, 1.35, 2.75])
     assert group.captions_found == [1, 1, 0]
     assert group.pictures_found == [1, 1, 1]
+
+
+@pytest.mark.slow
+def test_two_ranks_share_an_evaluation_and_find_what_one_finds(world, tmp_path):
+    spec = evaluate_of(world, shots=[0, 1], examples=world["questions"])
+    told = []
+    assert isinstance(run_local(spec, 2, tmp_path, told.append), Finished)
+    alone = evaluated(spec, tmp_path)
+    (both,) = (event for event in told if isinstance(event, Evaluated))
+    assert both.counts == alone.counts
+    assert both.values == pytest.approx(alone.values, abs=1e-5)
