@@ -71,7 +71,8 @@ class Engine:
 
         Polls `place.stop_requested`; the ranks agree, so that none leaves alone.
         """
-        self._deepspeed.train()
+        if not self._deepspeed.module.training:  # it visits every module, which small models feel
+            self._deepspeed.train()
         self._set_rates(index)
         micro = self._deepspeed.train_micro_batch_size_per_gpu()
         parts = self._deepspeed.gradient_accumulation_steps()

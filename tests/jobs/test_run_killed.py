@@ -16,7 +16,7 @@ from jobs.place import Place
 from jobs.run import run_job
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
-SAMPLES, EVERY = 400, 8
+SAMPLES, EVERY = 240, 8
 
 
 @pytest.fixture(scope="module")
