@@ -32,7 +32,13 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
 
 import ray
-from ray.exceptions import ObjectLostError, RayActorError, RayError, WorkerCrashedError
+from ray.exceptions import (
+    ObjectLostError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+    WorkerCrashedError,
+)
 from ray.util.placement_group import (
     placement_group,
     placement_group_table,
@@ -256,7 +262,8 @@ class RayExecutor:
             if isinstance(event, Failed):
                 return _root_cause(event, others)
             if isinstance(event, TERMINAL):
-                job.left_in_order = True
+                # Who leaves without being asked was told that its node is taken back.
+                job.left_in_order = not isinstance(event, Stopped) or job.stop_reason is not None
                 return event
             self._emit(job, event)
 
@@ -379,4 +386,7 @@ def _root_cause(failure: Failed, others: Sequence[Any]) -> Failed:
 
 
 def _first_line(error: BaseException) -> str:
+    """What went wrong; Ray puts its own address of the actor before what the actor raised."""
+    if isinstance(error, RayTaskError):
+        return f"{type(error.cause).__name__}: {_first_line(error.cause)}"
     return (str(error) or type(error).__name__).strip().splitlines()[0]
