@@ -69,9 +69,9 @@ class Clerk:
             number = max(self._study.states())
             asked.answer = Refused(number=number, reason=f"bad-configuration: {error}")
 
-    def report(self, number: int, samples: int, value: float) -> None:
+    def report(self, number: int, samples: int, value: float, error: float = 0.0) -> None:
         """Note a feasible score of a running trial."""
-        self._say(lambda: self._study.report(number, samples, value))
+        self._say(lambda: self._study.report(number, samples, value, error))
 
     def tell_complete(self, number: int, objective: float, violations: Mapping[str, float]) -> None:
         """End a trial with its value."""

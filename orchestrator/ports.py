@@ -140,7 +140,7 @@ class Suggester(Protocol):
         """WAITING, RUNNING, COMPLETE, PRUNED or FAIL by number."""
         ...
 
-    def report(self, number: int, samples: int, value: float) -> None:
+    def report(self, number: int, samples: int, value: float, error: float = 0.0) -> None:
         """Note a feasible score of a running trial; telling it twice changes nothing."""
         ...
 

@@ -14,7 +14,7 @@ from mir.errors import ClusterError, ConfigError, MirsweepError
 from orchestrator.eventlog import read_records
 from orchestrator.ports import Suggester, Tracker
 from orchestrator.state import SweepView, TrialState, TrialView
-from sweeps.objective import objective_value
+from sweeps.objective import objective_error, objective_value
 
 OPTUNA = {
     "COMPLETE": TrialState.COMPLETE,
@@ -26,7 +26,7 @@ OPTUNA = {
 class Teller(Protocol):
     """What hears how trials go: a Suggester, or the clerk before it."""
 
-    def report(self, number: int, samples: int, value: float) -> None:
+    def report(self, number: int, samples: int, value: float, error: float = 0.0) -> None:
         """Note a feasible score."""
         ...
 
@@ -66,7 +66,8 @@ def report_one(
 ) -> None:
     """Report one score, if it counts."""
     if feasible:
-        study.report(number, scored.samples, objective_value(objective, scored))
+        value, error = objective_value(objective, scored), objective_error(objective, scored)
+        study.report(number, scored.samples, value, error)
 
 
 def project_study(view: SweepView, study: Suggester, folder: Path) -> None:

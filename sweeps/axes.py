@@ -68,6 +68,10 @@ class Axis(Protocol):
         """Raw parameters at the edges of the axis, to validate every kind of job beforehand."""
         ...
 
+    def grid(self, levels: int) -> list[Raw]:
+        """So many places along the axis, its ends among them; every choice, every branch."""
+        ...
+
     def coordinates(self, raw: Mapping[str, Value], job: Mapping[str, Any]) -> list[float]:
         """Where the point lies, for distances: always as many numbers, a mixture's its weights.
 
@@ -95,3 +99,11 @@ def get(tree: Any, path: Path) -> Any:
     for part in path:
         tree = tree.get(part) if isinstance(tree, Mapping) else None
     return tree
+
+
+def product(*parts: list[Raw]) -> list[Raw]:
+    """Every combination of one point of each part, the last part's varying fastest."""
+    found: list[Raw] = [{}]
+    for part in parts:
+        found = [before | point for before in found for point in part]
+    return found

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mir.errors import ConfigError
-from sweeps.axes import Axis, Path, Raw, Shown, Suggester, Value, get, put
+from sweeps.axes import Axis, Path, Raw, Shown, Suggester, Value, get, product, put
 from sweeps.axis_values import one_hot
 
 
@@ -90,6 +90,13 @@ class BranchAxis:
                 first |= edge[0]
             found.append(first)
             found.extend(first | other for edge in edges for other in edge[1:])
+        return found
+
+    def grid(self, levels: int) -> list[Raw]:
+        """Every branch with every combination of the places inside it."""
+        found: list[Raw] = []
+        for name, branch in self.branches.items():
+            found += product([{self.raw: name}], *(axis.grid(levels) for axis in branch.axes))
         return found
 
     def coordinates(self, raw: Mapping[str, Value], job: Mapping[str, Any]) -> list[float]:

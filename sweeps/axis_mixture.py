@@ -62,6 +62,17 @@ class MixtureAxis:
         """The uniform mixture; every other one has the same form."""
         return [self.encode(self.natural(None))]
 
+    def grid(self, levels: int) -> list[Raw]:
+        """The lattice of weights that are multiples of 1 / (levels - 1) of what is free."""
+        simplex = self.simplex
+        found: list[Raw] = []
+        for shares in _lattice(len(simplex.names), levels - 1):
+            parts = zip(simplex.names, shares, strict=True)
+            weights = {n: simplex.floor + simplex.free * s / (levels - 1) for n, s in parts}
+            u = simplex.encode(weights | dict(simplex.fixed))
+            found.append(dict(zip(self._parameters(), u, strict=True)))
+        return found
+
     def coordinates(self, raw: Mapping[str, Value], job: Mapping[str, Any]) -> list[float]:
         """The weights: two u far apart may be the same mixture."""
         drawn = self._parameters()[0] in raw
@@ -77,3 +88,10 @@ class MixtureAxis:
         samples, sources = job["optim"]["samples"], job["data"]["sources"]
         capped = (*self.simplex.names, *self.simplex.fixed)
         return {name: self.max_epochs * sources[name]["size"] / samples for name in capped}
+
+
+def _lattice(parts: int, total: int) -> list[tuple[int, ...]]:
+    """All ways to write `total` as an ordered sum of so many whole numbers from 0."""
+    if parts == 1:
+        return [(total,)]
+    return [(n, *rest) for n in range(total + 1) for rest in _lattice(parts - 1, total - n)]

@@ -66,6 +66,18 @@ class RangeAxis:
         kind = int if self.spec.integer else float
         return [{self.raw: kind(self.spec.low)}, {self.raw: kind(self.spec.high)}]
 
+    def grid(self, levels: int) -> list[Raw]:
+        """Evenly spread from low to high, or over its logarithm; integers without repeats."""
+        low, high = self.spec.low, self.spec.high
+        if self.spec.log:
+            low, high = math.log(low), math.log(high)
+        places = [low + (high - low) * i / (levels - 1) for i in range(levels)]
+        values = [math.exp(place) if self.spec.log else place for place in places]
+        values[0], values[-1] = self.spec.low, self.spec.high
+        if self.spec.integer:
+            return [{self.raw: value} for value in dict.fromkeys(round(v) for v in values)]
+        return [{self.raw: value} for value in values]
+
     def coordinates(self, raw: Mapping[str, Value], job: Mapping[str, Any]) -> list[float]:  # noqa: ARG002
         """The part of the range, or of its logarithm, that lies below."""
         value = raw.get(self.raw)
@@ -120,6 +132,10 @@ class ChoiceAxis:
     def extremes(self) -> list[Raw]:
         """Every choice."""
         return [{self.raw: choice} for choice in self.choices]
+
+    def grid(self, levels: int) -> list[Raw]:  # noqa: ARG002
+        """Every choice."""
+        return self.extremes()
 
     def coordinates(self, raw: Mapping[str, Value], job: Mapping[str, Any]) -> list[float]:  # noqa: ARG002
         """One number a choice, so that any two lie at distance 1."""

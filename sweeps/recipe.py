@@ -21,8 +21,9 @@ from sweeps.guard import guard_mistakes
 from sweeps.mistakes import Mistake, from_pydantic, refusal
 from sweeps.space import parse_space
 from sweeps.spec import SweepSpec
+from sweeps.start import point_mistakes
 
-_FILES = ("path", "images", "source", "answers", "start")
+_FILES = ("warm_start", "path", "images", "source", "answers", "start")
 _MODELS = ("vision", "language", "random", "tokenizer", "image_processor")
 _CACHE_NAMES = ("auto", "off")
 _URLS = ("storage", "uri")
@@ -40,6 +41,8 @@ def load_recipe(path: str | Path) -> SweepSpec:
         mistakes += parse_space(base, space)[1]
     if sweep is not None:
         mistakes += guard_mistakes(sweep.study.guard)
+    if sweep is not None and not mistakes:
+        mistakes += point_mistakes(sweep)
     if mistakes or sweep is None:
         raise refusal(document, mistakes)
     return _resolved(SweepSpec, sweep, document.folder)

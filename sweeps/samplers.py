@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+from mir.errors import ConfigError
 from sweeps.axes import Value
 from sweeps.cube import Cube
 from sweeps.seeds import seed_of
@@ -67,6 +68,54 @@ class _Bayes:
         return self._cube.values(propose(self._cube, told, rng))
 
 
+class _Nsga2:
+    """Points that fill the space to begin with, then children of the best."""
+
+    def __init__(self, cube: Cube, spec: StudySpec) -> None:
+        self._cube, self._spec = cube, spec
+        self._first = _Filling(cube, spec)
+
+    def propose(self, number: int, told: Sequence[Told]) -> dict[str, Value]:
+        import numpy as np
+
+        from sweeps.evolution import breed
+
+        if number < self._spec.startup_trials or not any(t.ended for t in told):
+            return self._first.propose(number, told)
+        rng = np.random.default_rng(seed_of(self._spec.seed, number))
+        return self._cube.values(breed(self._cube, told, rng))
+
+
+class _CmaEs:
+    def __init__(self, cube: Cube, spec: StudySpec) -> None:
+        from sweeps.evolution import Evolution
+
+        self._cube, self._spec = cube, spec
+        self._evolution = Evolution(cube, seed_of(spec.seed, "evolution"))
+
+    def propose(self, number: int, told: Sequence[Told]) -> dict[str, Value]:
+        units = self._evolution.propose(told, seed_of(self._spec.seed, number))
+        return self._cube.values(units)
+
+
+class _Grid:
+    """The points of a grid one after the other; `study.grid_levels` places on each axis."""
+
+    def __init__(self, cube: Cube, spec: StudySpec) -> None:
+        self._cube = cube
+        self._points = cube.space.grid(spec.grid_levels)
+
+    def propose(self, number: int, told: Sequence[Told]) -> dict[str, Value]:  # noqa: ARG002
+        taken = {tuple(sorted(t.raw.items())) for t in told}
+        for raw in self._points:
+            if tuple(sorted(raw.items())) not in taken:
+                return self._cube.values(self._cube.units(raw)) | raw
+        raise ConfigError(
+            f"the grid has {len(self._points)} points and all are taken: give a smaller "
+            "budget.trials, a larger study.grid_levels or another sampler."
+        )
+
+
 def _tpe(cube: Cube, spec: StudySpec) -> Sampler:
     from sweeps.optuna_sampler import OptunaSampler, tpe
 
@@ -76,6 +125,9 @@ def _tpe(cube: Cube, spec: StudySpec) -> Sampler:
 SAMPLERS: Mapping[str, Callable[[Cube, StudySpec], Sampler]] = {
     "gp": _Bayes,
     "tpe": _tpe,
+    "cmaes": _CmaEs,
+    "nsga2": _Nsga2,
     "qmc": _Filling,
     "random": _Random,
+    "grid": _Grid,
 }

@@ -25,7 +25,7 @@ from pydantic import ValidationError
 
 from jobs.spec import JobSpec
 from mir.errors import ConfigError
-from sweeps.axes import Axis, Raw, Shown, Suggester, Value, get, put
+from sweeps.axes import Axis, Raw, Shown, Suggester, Value, get, product, put
 from sweeps.axis_mixture import MixtureAxis
 from sweeps.document import dotted
 from sweeps.mistakes import Mistake, from_pydantic, no_such
@@ -84,6 +84,10 @@ class Space:
         for axis in self.axes:
             raw |= axis.encode(shown)
         return raw
+
+    def grid(self, levels: int) -> list[Raw]:
+        """All points of a grid; see `Axis.grid`."""
+        return product(*(axis.grid(levels) for axis in self.axes))
 
     def coordinates(self, raw: Mapping[str, Value]) -> list[float]:
         """Where a point lies, for distances and models: see `Axis.coordinates`."""

@@ -85,15 +85,22 @@ class StudySpec(Frozen):
     """How the next variant is chosen.
 
     storage: an SQLAlchemy URL; None keeps SQLite in the study's folder.
+    start: points to try first, by the names that people see, what is left out is drawn.
+    warm_start: folders of earlier studies; the best `warm_points` of each are tried first.
+    grid_levels: of `grid`, places on each axis; a mixture's weights are multiples of 1 / (n - 1).
     startup_trials: trials spread over the space before a model-based sampler takes over.
     """
 
-    sampler: Literal["gp", "tpe", "qmc", "random"] = "gp"
+    sampler: Literal["gp", "tpe", "cmaes", "nsga2", "qmc", "random", "grid"] = "gp"
     objective: Literal["mir", "validation-loss", "gap"] = "mir"
     seed: int = 0
     startup_trials: PositiveInt = 6
+    grid_levels: Annotated[int, Field(ge=2)] = 3
     storage: str | None = None
     guard: GuardSpec = GuardSpec()
+    start: tuple[dict[str, Any], ...] = ()
+    warm_start: tuple[str, ...] = ()
+    warm_points: PositiveInt = 4
 
 
 class BudgetSpec(Frozen):

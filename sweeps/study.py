@@ -15,23 +15,26 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.spec import JobSpec
 from mir.errors import ConfigError, DivergedError, MirsweepError
+from sweeps.apart import kept_apart
 from sweeps.axes import Raw, Shown, Value
 from sweeps.cube import Cube
 from sweeps.draws import Stored
+from sweeps.history import ERROR, history
 from sweeps.identity import MAY_CHANGE, first_change, identity
 from sweeps.objective import direction
 from sweeps.samplers import SAMPLERS
+from sweeps.seeds import seed_of
 from sweeps.space import space_of
 from sweeps.spec import SweepSpec
 from sweeps.storage import open_storage, storage_errors, storage_url
-from sweeps.told import State, Told
+from sweeps.transfer import SHOWN, start_points
 
 if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
 _RECIPE, _STARTED = "mirsweep:recipe", "mirsweep:started"
-_SHOWN, _REASON = "mirsweep:shown", "mirsweep:reason"
+_REASON = "mirsweep:reason"
 MAX_VIOLATION = 1e6
 
 
@@ -69,7 +72,8 @@ class Study:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.sweep = sweep
         self.space = space_of(sweep)
-        self._sampler = SAMPLERS[sweep.study.sampler](Cube(self.space), sweep.study)
+        self._cube = Cube(self.space)
+        self._sampler = SAMPLERS[sweep.study.sampler](self._cube, sweep.study)
         self._url = storage_url(sweep.study.storage, folder)
         self._open: dict[int, optuna.trial.Trial] = {}
         storage = open_storage(self._url)
@@ -129,15 +133,21 @@ class Study:
             raise MirsweepError(f"trial {number} is in the study with other parameters.")
         return restored
 
-    def report(self, number: int, samples: int, value: float) -> None:
-        """Note a feasible score of a running trial: the objective's value at `samples` seen."""
+    def report(self, number: int, samples: int, value: float, error: float = 0.0) -> None:
+        """Note a feasible score of a running trial: the objective's value at `samples` seen.
+
+        error: its standard error, which samplers that can use it are told.
+        """
         if not math.isfinite(value):
             return
         with storage_errors(self._url):
             frozen = self._trials()[number]
             if frozen.state.is_finished() or samples in frozen.intermediate_values:
                 return
-            self._running(number).report(value, samples)
+            trial = self._running(number)
+            trial.report(value, samples)
+            if error:
+                trial.set_user_attr(ERROR, error)
 
     def tell_complete(self, number: int, objective: float, violations: Mapping[str, float]) -> None:
         """End a trial with its value; infeasible ones (a violation above 0) are never best.
@@ -201,17 +211,19 @@ class Study:
         except ConfigError as error:
             self.tell_failed(number, str(error))
             raise
-        if _SHOWN not in trial.user_attrs:
-            trial.set_user_attr(_SHOWN, shown)
+        if SHOWN not in trial.user_attrs:
+            trial.set_user_attr(SHOWN, shown)
         return Trial(number, raw, job, shown)
 
     def _proposed(self, trial: optuna.trial.Trial) -> Raw:
         """The sampler's choice, where the point was not given."""
         from sweeps.given import Given
 
-        told = [_told(other, self.sweep) for other in self._trials() if other.params]
-        told = [other for other in told if other.number != trial.number]
-        self._study.sampler = Given(self._sampler.propose(trial.number, told))
+        sign = 1.0 if direction(self.sweep.study.objective) == "minimize" else -1.0
+        told = [t for t in history(self._trials(), sign) if t.number != trial.number]
+        chosen = self._sampler.propose(trial.number, told)
+        seed = seed_of(self.sweep.study.seed, trial.number)
+        self._study.sampler = Given(kept_apart(self._cube, chosen, told, seed))
         return self.space.draw(trial)
 
     def _stored(self, trial: optuna.trial.Trial) -> Raw | None:
@@ -275,30 +287,12 @@ class Study:
             )
         if _STARTED not in self._study.user_attrs:
             # Killed between the two writes, a new process enqueues the same point once more.
-            start = self.space.encode(self.space.start())
-            self._study.enqueue_trial(start, skip_if_exists=True)
+            for point in self._start():
+                self._study.enqueue_trial(self.space.encode(point), skip_if_exists=True)
             self._study.set_user_attr(_STARTED, True)
 
-
-def _told(trial: FrozenTrial, sweep: SweepSpec) -> Told:
-    value, violations = trial.value, dict(trial.constraints)
-    if value is None and trial.intermediate_values:
-        value = trial.intermediate_values[max(trial.intermediate_values)]
-    sign = 1.0 if direction(sweep.study.objective) == "minimize" else -1.0
-    return Told(
-        number=trial.number,
-        raw=dict(trial.params),
-        state=_STATES[trial.state.name],
-        values=() if value is None else (sign * value,),
-        errors=() if value is None else (0.0,),
-        violations=violations,
-    )
-
-
-_STATES: Mapping[str, State] = {
-    "COMPLETE": "complete",
-    "PRUNED": "stopped",
-    "FAIL": "failed",
-    "RUNNING": "open",
-    "WAITING": "open",
-}
+    def _start(self) -> list[Mapping[str, Any]]:
+        """The base recipe's own point, those given by hand, and the best of earlier studies."""
+        spec = self.sweep.study
+        best = start_points(self.space, spec.warm_start, spec.warm_points)
+        return [self.space.start(), *spec.start, *best]

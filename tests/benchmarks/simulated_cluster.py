@@ -74,7 +74,7 @@ class Suggester:
     def states(self) -> dict[int, str]:
         return dict(self._states)
 
-    def report(self, number: int, samples: int, value: float) -> None:
+    def report(self, number: int, samples: int, value: float, error: float = 0.0) -> None:
         pass
 
     def tell_complete(self, number: int, objective: float, violations: object) -> None:

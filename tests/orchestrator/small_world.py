@@ -132,7 +132,7 @@ class FakeStudy:
     def states(self) -> dict[int, str]:
         return {n: self.told.get(n, ("RUNNING", None))[0] for n in self.raws}
 
-    def report(self, number: int, samples: int, value: float) -> None:
+    def report(self, number: int, samples: int, value: float, error: float = 0.0) -> None:
         if number not in self.told:
             self.reports.setdefault(number, {})[samples] = value
 

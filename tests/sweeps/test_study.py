@@ -192,7 +192,7 @@ def test_another_recipe_on_the_same_study_is_refused(changed, field, tmp_path):
     Study(a_sweep(), tmp_path)
     with pytest.raises(ConfigError, match=rf"begun with another recipe: {field}") as caught:
         Study(a_sweep(**changed), tmp_path)
-    assert "budget, resources, tracking may change" in str(caught.value)
+    assert "budget, resources, tracking, retention may change" in str(caught.value)
 
 
 def test_a_larger_budget_and_other_resources_are_the_same_study(tmp_path):

@@ -1,0 +1,139 @@
+"""Samplers: functions of what was told, drawn to good points and never to infeasible ones."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sweeps_scores import a_sweep
+
+from mir.errors import ConfigError
+from sweeps.apart import NEAR, kept_apart
+from sweeps.cube import Cube
+from sweeps.gaussian import fit
+from sweeps.pareto import crowding, dominates, fronts
+from sweeps.samplers import SAMPLERS
+from sweeps.space import space_of
+from sweeps.spec import StudySpec
+from sweeps.told import Told
+
+CUBE = Cube(space_of(a_sweep()))
+FIRST = (0.3, 0.2, 0.8, 0.6)
+points = st.lists(st.floats(0, 1), min_size=4, max_size=4)
+
+
+def told(number, units, value, broken=-1.0, state="complete"):
+    return Told(
+        number=number,
+        raw=CUBE.raw(units),
+        state=state,
+        values=(value,),
+        errors=(0.01,),
+        violations={"loss-below-start": broken},
+    )
+
+
+@given(points)
+def test_a_point_of_the_cube_comes_back_but_for_what_it_does_not_have(units):
+    raw = CUBE.raw(units)
+    again = CUBE.units(raw)
+    assert CUBE.raw(again) == pytest.approx(raw)
+    assert CUBE.dimensions == 4
+    assert len(CUBE.space.coordinates(raw)) == 2 + 1 + 2 + 1
+    if raw["model.moca"] == "off":
+        assert again[-1] == 0.5
+
+
+@settings(max_examples=25, deadline=None)
+@given(points, st.floats(0, 5))
+def test_a_regression_is_sure_where_it_was_told_and_only_there(place, value):
+    there = np.array([place, [0.5] * 4])
+    model = fit(there, np.array([value, 1.0]), np.array([1e-3, 1e-3]))
+    mean, deviation = model.predict(np.vstack([there, [[3.0] * 4]]))
+    assert abs(mean[0] - value) <= 0.35 * abs(value - 1.0) + 0.01
+    assert deviation[2] >= deviation[0]
+
+
+def test_values_with_large_errors_are_believed_less():
+    x = np.array([[0.0], [0.5], [1.0]])
+    values = np.array([0.0, 5.0, 0.0])
+    sure = fit(x, values, np.array([0.01, 0.01, 0.01])).predict(x)[0][1]
+    unsure = fit(x, values, np.array([0.01, 5.0, 0.01])).predict(x)[0][1]
+    assert unsure < sure
+
+
+def learnt(sampler, trap, seed):
+    """The last points of a study whose value falls towards high rates, infeasible past a half."""
+    spec = StudySpec(sampler=sampler, seed=seed, startup_trials=6)
+    made, known = SAMPLERS[sampler](CUBE, spec), []
+    for number in range(40):
+        raw = CUBE.taken(made.propose(number, known))
+        units = CUBE.units(raw)
+        rate = units[list(CUBE.parameters).index("optim.learning_rate")]
+        broken = 1.0 if trap and rate > 0.5 else -1.0
+        known.append(told(number, units, 1.0 - rate, broken))
+    return [1.0 - t.values[0] for t in known[-12:]]
+
+
+@pytest.mark.parametrize("sampler", ["gp", "cmaes", "nsga2", "tpe"])
+def test_a_sampler_that_learns_follows_the_values_and_leaves_the_trap(sampler):
+    free = np.mean([np.mean(learnt(sampler, trap=False, seed=seed)) for seed in range(2)])
+    trapped = np.mean([np.mean(learnt(sampler, trap=True, seed=seed)) for seed in range(2)])
+    assert free > 0.6
+    assert trapped < 0.55
+
+
+@pytest.mark.parametrize("sampler", [name for name in SAMPLERS if name != "grid"])
+def test_an_answer_depends_on_the_arguments_alone(sampler):
+    spec = StudySpec(sampler=sampler, seed=3, startup_trials=2)
+    known = [told(n, [(n * 0.37 + k * 0.21) % 1 for k in range(4)], n % 5) for n in range(12)]
+    used = SAMPLERS[sampler](CUBE, spec)
+    for count in (3, 9, 5):
+        used.propose(count, known[:count])
+    fresh = SAMPLERS[sampler](CUBE, spec)
+    assert used.propose(12, known) == fresh.propose(12, known)
+    if sampler != "gp":  # may find the best corner every time
+        assert fresh.propose(12, known) != fresh.propose(13, known)
+
+
+def test_a_grid_gives_each_point_once_and_then_refuses():
+    spec = StudySpec(sampler="grid", grid_levels=3)
+    sampler, known = SAMPLERS["grid"](CUBE, spec), []
+    size = 3 * 3 * (1 + 3)  # two sources' weights 0, 1/2, 1; rates; MoCa off, or on with a width
+    for number in range(size):
+        raw = CUBE.taken(sampler.propose(number, known))
+        known.append(Told(number=number, raw=raw, state="open"))
+    assert len({tuple(sorted(t.raw.items())) for t in known}) == size
+    weights = {round(CUBE.space.coordinates(t.raw)[0], 9) for t in known}
+    assert weights == {0.0, 0.5, 1.0}
+    with pytest.raises(ConfigError, match="the grid has 36 points and all are taken"):
+        sampler.propose(size, known)
+
+
+def test_near_repeats_are_refused_by_weights_not_by_parameters():
+    tried = [told(0, FIRST, 1.0)]
+    again = kept_apart(CUBE, CUBE.values(FIRST), tried, seed=1)
+    assert again != CUBE.values(FIRST)
+    moved = [FIRST[0], FIRST[1] + 3 * NEAR, *FIRST[2:]]
+    assert kept_apart(CUBE, CUBE.values(moved), tried, seed=1) == CUBE.values(moved)
+    unused = [*FIRST[:2], 0.2, 0.9]  # without MoCa its width is no difference
+    off = [told(0, [*FIRST[:2], 0.2, 0.1], 1.0)]
+    assert kept_apart(CUBE, CUBE.values(unused), off, seed=1) != CUBE.values(unused)
+
+
+vectors = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=25)
+
+
+@given(vectors)
+def test_fronts_are_those_of_the_definition(values):
+    left = set(range(len(values)))
+    for found in fronts(values):
+        expected = {
+            i for i in left if not any(dominates(values[j], values[i]) for j in left if j != i)
+        }
+        assert set(found) == expected
+        left -= expected
+    assert not left
+
+
+def test_the_ends_of_a_front_have_infinite_room():
+    assert crowding([(0.0, 2.0), (1.0, 1.0), (2.0, 0.0)]) == [float("inf"), 2.0, float("inf")]

@@ -1,0 +1,87 @@
+"""Warm starts and small-to-large transfer: good points carry over, rankings are compared."""
+
+import pytest
+from sweeps_scores import a_sweep
+
+from mir.errors import ConfigError
+from sweeps.recipe import load_recipe
+from sweeps.space import space_of
+from sweeps.study import Study
+from sweeps.transfer import earlier, start_points, transfer
+
+
+@pytest.fixture
+def proxy(tmp_path):
+    """A study of five trials, of which one is infeasible and one was stopped."""
+    folder = tmp_path / "proxy"
+    folder.mkdir()
+    study = Study(a_sweep("proxy", study={"sampler": "random"}), folder)
+    for value, violation in ((3.0, -1), (2.0, -1), (1.0, 1), (2.5, -1)):
+        study.tell_complete(study.ask().number, value, {"loss-below-start": violation})
+    study.tell_pruned(study.ask().number, "behind")
+    return folder
+
+
+def test_the_best_feasible_points_come_first(proxy):
+    assert [trial.value for trial in earlier(str(proxy))] == [2.0, 2.5, 3.0]
+    assert [trial.number for trial in earlier(str(proxy))] == [1, 3, 0]
+
+
+def test_a_target_study_begins_with_the_best_of_its_proxy(proxy, tmp_path):
+    sweep = a_sweep("target", study={"warm_start": [str(proxy)], "warm_points": 2})
+    study = Study(sweep, tmp_path)
+    asked = [study.ask() for _ in range(3)]
+    best = earlier(str(proxy))
+    assert asked[0].shown["learning_rate"] == 1e-3, "the base recipe's own point comes before"
+    for trial, before in zip(asked[1:], best, strict=False):
+        assert trial.shown == pytest.approx(before.shown)
+
+
+def test_what_the_target_space_does_not_have_is_left_out(proxy):
+    narrow = a_sweep(space={"optim": {"learning_rate": {"low": 0.5, "high": 1.0}}})
+    assert start_points(space_of(narrow), [str(proxy)], 4) == []
+    wide = a_sweep(space={"optim": {"learning_rate": {"low": 1e-5, "high": 1.0}}})
+    found = start_points(space_of(wide), [str(proxy)], 2)
+    assert [list(point) for point in found] == [["learning_rate"]] * 2
+
+
+def test_rankings_are_compared_over_what_both_have_tried(proxy):
+    best = earlier(str(proxy))
+    same = [(trial.shown, trial.value + 1) for trial in best]
+    found = transfer(str(proxy), same)
+    assert (found.n, found.rho) == (3, pytest.approx(1.0))
+    assert "over the 3 variants in common is +1.00" in str(found)
+    turned = transfer(str(proxy), [(trial.shown, -trial.value) for trial in best])
+    assert turned.rho == pytest.approx(-1.0)
+    few = transfer(str(proxy), same[:2])
+    assert (few.n, few.rho) == (2, None) and "too few" in str(few)
+
+
+def test_a_folder_without_a_study_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="no study here"):
+        earlier(str(tmp_path))
+
+
+RECIPE = """
+name: x
+base:
+  data:
+    sources: {a: {style: detailed}}
+    validation: {split: validation}
+  optim: {samples: 64}
+space: {optim: {learning_rate: {low: 0.001, high: 0.1}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ("study: {start: [{learning_rate: 3.0}]}", r"study\.start\.0: learning_rate: 3 is outside"),
+        ("study: {sampler: grid}\nbudget: {trials: 5}", "more than the grid's 3 points"),
+    ],
+)
+def test_points_that_cannot_be_are_found_beforehand(more, message, tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text(RECIPE + more)
+    with pytest.raises(ConfigError, match=message):
+        load_recipe(path)
