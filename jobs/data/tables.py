@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
 import tempfile
 from pathlib import Path
@@ -101,7 +102,6 @@ def open_parquet(spec: SourceSpec, field: str) -> Source:
     if local_path(spec.path) is None:
         cache = Path(datasets.config.HF_DATASETS_CACHE) / "mirsweep"
         files = [told(lambda f: _fetched(system, f, cache), f, f"{field}.path") for f in files]
-    datasets.disable_progress_bars()
     table = _loaded(
         spec.path, lambda: datasets.load_dataset("parquet", data_files=files, split="train")
     )
@@ -143,10 +143,17 @@ def _source(table: Any, spec: SourceSpec, folder: str, field: str) -> TableSourc
         table = table.cast_column(fields[0], datasets.Image(decode=False))
     assert spec.path is not None
     images = open_folder(spec.images or folder, f"{field}.images")
+    # Arrow trusts what it maps: offsets in a broken file would point anywhere.
+    columns = table.select_columns(list(fields)).data
+    _loaded(spec.path, lambda: columns.validate(full=True))
     return TableSource(table, fields, images, name_of(spec.path.rstrip("/")))
 
 
 def _loaded(path: str, load: Any) -> Any:
+    import datasets
+
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(logging.CRITICAL)  # what it says stands in our one line
     try:
         return load()
     except Exception as error:  # datasets and Arrow have many of their own

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import typing
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import data_kinds
 import pytest
@@ -262,3 +264,29 @@ def test_tables_that_are_none_are_refused_in_one_line(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"empty: cannot be read"):
         open_source(SourceSpec(kind="datasets", path=str(tmp_path / "empty")))
+
+
+@pytest.mark.parametrize("kind", ["datasets", "parquet", "webdataset"])
+def test_no_flipped_byte_of_a_file_ever_escapes(tmp_path, kind):
+    """It is refused, or its samples are read or skipped."""
+    rng = random.Random(0)
+    settings = settings_of(kind, tmp_path / "data")
+    files = [p for end in ("arrow", "parquet", "tar") for p in tmp_path.rglob(f"*.{end}")]
+    refused = 0
+    for _ in range(20):
+        file = rng.choice(files)
+        whole = file.read_bytes()
+        broken = bytearray(whole)
+        for _ in range(rng.choice((1, 3, 10))):
+            broken[rng.randrange(len(broken))] = rng.choice((0, 255, rng.randrange(256)))
+        file.write_bytes(broken)
+        try:
+            source = open_source(SourceSpec(**settings))
+            for n in range(len(source)):
+                with suppress(BadSample):
+                    assert source[n].image.mode == "RGB"
+        except (DataError, ConfigError) as error:
+            assert "\n" not in str(error)
+            refused += 1
+        file.write_bytes(whole)
+    assert 0 < refused < 20
