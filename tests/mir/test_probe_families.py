@@ -117,6 +117,18 @@ def test_positions_are_image_tokens_and_what_follows_the_last_of_them():
     assert token_positions(ids, mask, 9, 2)[1].sum(1).tolist() == [2, 1]
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_marks_after_the_picture_and_padding_on_either_side_are_no_text(side):
+    # 7 brackets a picture: 7 9 9 7, then text; the second row has two positions of padding.
+    rows, pad = [[1, 7, 9, 9, 7, 5, 6], [7, 9, 9, 7, 5]], [0, 0]
+    ids = torch.tensor([rows[0], pad + rows[1] if side == "left" else rows[1] + pad])
+    mask = (ids != 0).long()
+    vision, text = token_positions(ids, mask, 9, marks={7, 4})
+    assert vision.tolist() == (ids == 9).tolist()
+    assert text.tolist() == ((ids == 5) | (ids == 6)).tolist()
+    assert token_positions(ids, mask, 9, 1, {7})[1].tolist() == (ids == 5).tolist()
+
+
 def test_an_image_token_in_the_padding_is_not_a_vision_token():
     ids, mask = torch.tensor([[9, 5, 9]]), torch.tensor([[1, 1, 0]])
     vision, text = token_positions(ids, mask, 9)

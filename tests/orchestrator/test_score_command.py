@@ -1,5 +1,6 @@
 """`mirsweep score` and `compare` on a tiny model folder, from arguments to files."""
 
+import io
 import json
 import shutil
 import subprocess
@@ -14,8 +15,9 @@ from typer.testing import CliRunner
 from mir.errors import DataError, MirError, ProtocolError
 from mir.report import LayerReport, MirReport, Protocol
 from orchestrator.commands.compare import compare
-from orchestrator.commands.score import score
+from orchestrator.commands.score import _Bar, score
 from orchestrator.scoring.inputs import choose_pairs
+from orchestrator.scoring.run import Request, score_pairs
 from orchestrator.scoring.stored import Score, read_score, write_score
 
 PAIRS = 6
@@ -188,10 +190,45 @@ def test_wrong_values_are_named(world, more, message):
 
 def test_a_folder_that_is_no_model_says_what_to_give(world, tmp_path):
     _, images, texts = world
-    with pytest.raises(DataError, match=r"cannot be loaded as AutoConfig.*the folder must hold"):
+    with pytest.raises(DataError, match=r"cannot be loaded as the config .*the folder must hold"):
         scored((tmp_path, images, texts), tmp_path)
     with pytest.raises(DataError, match="there is no such folder"):
         scored((tmp_path / "nowhere", images, texts), tmp_path)
+
+
+def test_the_bar_shows_each_stage_on_a_terminal_and_nothing_elsewhere(monkeypatch):
+    import rich.console
+
+    shown = {}
+    for terminal in (True, False):
+        file = io.StringIO()
+        console = rich.console.Console(file=file, force_terminal=terminal, width=80)
+        monkeypatch.setattr(rich.console, "Console", lambda console=console, **_: console)
+        with _Bar() as bar:
+            bar.show("reading pictures", 1, 4)
+            bar.show("scoring", 2, 4)
+        shown[terminal] = file.getvalue()
+    assert "reading pictures" in shown[True]
+    assert "50%" in shown[True]
+    assert shown[False] == ""
+
+
+def test_every_stage_is_told_from_its_first_to_its_last(world):
+    model, images, texts = world
+    told = []
+    request = Request(
+        model=str(model), variant="exact", device="cpu", dtype="auto", batch_size="4",
+        max_text_tokens=None, memory="passes",
+    )  # fmt: skip
+    score_pairs(request, choose_pairs(images, texts, PAIRS), lambda *what: told.append(what))
+    stages = list(dict.fromkeys(what for what, _, _ in told))
+    assert stages == ["reading pictures", "loading the model", "preparing pairs", "scoring"]
+    for stage in stages:
+        done = [(done, total) for what, done, total in told if what == stage]
+        assert done[-1][0] == done[-1][1]
+        assert done == sorted(done)
+    # Two batches, two groups of layers.
+    assert told[-1] == ("scoring", 4, 4)
 
 
 def test_a_model_without_pictures_is_refused(world, tmp_path):
