@@ -50,28 +50,34 @@ class Gaussian:
 
 @dataclass(frozen=True, eq=False)
 class Distance:
-    """A squared Frechet distance and the singular value decomposition behind its last term.
+    """A squared Frechet distance and what its last term was computed from.
 
     value: never below 0; less than the rounding of the traces counts as 0.
-    left_RK, values_K, right_QK: F_p^T F_q = left diag(values) right^T without its null space;
-        the vectors only where they were asked for, and only the right ones of a square matrix
-        of full rank, whose two optimal maps are inverse to each other.
+    cross_RQ: F_p^T F_q, whose singular values are the last term.
+    roots_K: its singular values, ascending.
+    squares_K, near_KK: eigenvalues and vectors of the smaller of its Gram matrices, None where
+        vectors were not asked for. Small eigenvalues may be less exact than `roots_K`.
     """
 
     value: float
-    values_K: Tensor
-    left_RK: Tensor | None = None
-    right_QK: Tensor | None = None
+    cross_RQ: Tensor
+    roots_K: Tensor
+    squares_K: Tensor | None = None
+    near_KK: Tensor | None = None
 
 
-def cholesky_factor(cov_DD: Tensor) -> Tensor | None:
+def cholesky_factor(cov_DD: Tensor, least: float | None = None) -> Tensor | None:
     """The lower triangular factor of a float64 covariance (lower half read), or None where a
-    dimension is, but for rounding, constant or a combination of those before it."""
+    dimension is, but for rounding, constant or a combination of those before it.
+
+    least: smallest share of a variance that those before it may leave, None for rounding's.
+    """
     factor_DD, failed = torch.linalg.cholesky_ex(cov_DD)
     if int(failed):
         return None
     pivots_D = factor_DD.diagonal().square() / cov_DD.diagonal()
-    return factor_DD if float(pivots_D.min()) > 8 * EPS * len(cov_DD) else None
+    least = 8 * EPS * len(cov_DD) if least is None else least
+    return factor_DD if float(pivots_D.min()) > least else None
 
 
 def psd_factor(cov_DD: Tensor) -> tuple[Tensor, bool]:
@@ -115,17 +121,29 @@ def measure(p: Gaussian, q: Gaussian, *, vectors: bool = False) -> Distance:
         if p.lower and q.lower
         else p.factor_DR.T @ q.factor_DR
     )
-    rounding = EPS * len(p.mean_D) * known
     if 0 in cross_RQ.shape:
-        return Distance(known, cross_RQ.new_zeros(0), cross_RQ[:, :0], cross_RQ.T[:, :0])
-    result, squares_K = _by_gram(cross_RQ, known, vectors)
-    if 2 * _root_error(squares_K, _log_determinant(p, q)) > TOLERANCE * result.value:
-        result = _by_singular_values(cross_RQ, known, vectors)
-    return result if result.value > rounding else Distance(0.0, *_parts(result))
+        return Distance(known, cross_RQ, cross_RQ.new_zeros(0))
+    gram_KK, determinant = gram(tall_side(cross_RQ)), _log_determinant(p, q)
+    found = torch.linalg.eigh(gram_KK) if vectors else (None, None)
+
+    def trusted(squares_K: Tensor) -> bool:
+        value = known - 2 * float(squares_K.clamp(min=0).sqrt().sum())
+        return 2 * _root_error(squares_K, determinant) <= TOLERANCE * value
+
+    # A solver that finds vectors keeps less of the small eigenvalues than one that does not.
+    squares_K = found[0]
+    if squares_K is None or not trusted(squares_K):
+        squares_K = torch.linalg.eigvalsh(gram_KK)
+    exact = trusted(squares_K)
+    roots_K = squares_K.clamp(min=0).sqrt() if exact else torch.linalg.svdvals(cross_RQ).flip(0)
+    value = known - 2 * float(roots_K.sum())
+    rounding = EPS * len(p.mean_D) * known
+    return Distance(value if value > rounding else 0.0, cross_RQ, roots_K, *found)
 
 
-def _parts(d: Distance) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    return d.values_K, d.left_RK, d.right_QK
+def tall_side(cross_RQ: Tensor) -> Tensor:
+    """The matrix or its transpose, whichever has no more columns than rows."""
+    return cross_RQ.T if cross_RQ.shape[0] < cross_RQ.shape[1] else cross_RQ
 
 
 def _log_determinant(p: Gaussian, q: Gaussian) -> float | None:
@@ -148,38 +166,6 @@ def _root_error(squares_K: Tensor, log_determinant: float | None) -> float:
     deviation = (squares_K.log().sum() - log_determinant).abs()
     error = deviation / squares_K.reciprocal().norm()
     return float(5 * error * squares_K.rsqrt().norm() / 2)
-
-
-def _by_gram(cross_RQ: Tensor, known: float, vectors: bool) -> tuple[Distance, Tensor]:
-    wide = cross_RQ.shape[0] < cross_RQ.shape[1]
-    tall = cross_RQ.T if wide else cross_RQ
-    square = gram(tall)
-    if vectors:
-        squares_K, near = torch.linalg.eigh(square)
-    else:
-        squares_K, near = torch.linalg.eigvalsh(square), None
-    noise = 4 * EPS * squares_K[-1]
-    values_K = squares_K.clamp(min=0).sqrt()
-    value = known - 2 * float(values_K.sum())
-    if near is None:
-        return Distance(value, values_K), squares_K
-    keep = squares_K > noise * len(square)
-    values_K, near = values_K[keep], near[:, keep]
-    if near.shape[1] == cross_RQ.shape[0] == cross_RQ.shape[1]:
-        return Distance(value, values_K, None, near), squares_K
-    far = tall @ (near / values_K)
-    left, right = (near, far) if wide else (far, near)
-    return Distance(value, values_K, left, right), squares_K
-
-
-def _by_singular_values(cross_RQ: Tensor, known: float, vectors: bool) -> Distance:
-    if not vectors:
-        values_K = torch.linalg.svdvals(cross_RQ)
-        return Distance(known - 2 * float(values_K.sum()), values_K)
-    left, values_K, right_T = torch.linalg.svd(cross_RQ, full_matrices=False)
-    keep = values_K > EPS * len(values_K) * values_K[0]
-    value = known - 2 * float(values_K.sum())
-    return Distance(value, values_K[keep], left[:, keep], right_T[keep].T)
 
 
 def rounding_error(p: Gaussian, q: Gaussian) -> float:

@@ -1,13 +1,11 @@
 """The influence of every pair on a layer's distance, from the closed-form derivative.
 
 The derivative of the squared Frechet distance in the covariance S_p is I - T_p with the optimal
-map T_p = F_q (F_q^T S_p F_q)^(-1/2) F_q^T, in the mean mu_p it is 2 (mu_p - mu_q) (Dowson and
-Landau 1982; Bhatia et al. 2019, arXiv 1712.01504). A token's influence is that derivative along
-its own contribution to the moments. Outlier rows count as the constant row that replaces them, and
-a token also moves the thresholds beyond which rows are outliers.
-Float32 suffices: an error bar is not needed to seven digits.
+map T_p (`mir.maps`), in the mean mu_p it is 2 (mu_p - mu_q). A token's influence is that
+derivative along its own contribution to the moments. Outlier rows count as the constant row that
+replaces them, and a token also moves the thresholds beyond which rows are outliers.
 
-Shape suffixes: N tokens, D hidden size, P pairs, K rank.
+Shape suffixes: N tokens, D hidden size, P pairs.
 """
 
 from __future__ import annotations
@@ -18,9 +16,10 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from mir.blocks import Shape, gram, lower_times, square_lengths
-from mir.frechet import Distance, Gaussian, psd_factor
-from mir.moments import CHUNK, Roles
+from mir.blocks import SquareLengths
+from mir.frechet import Gaussian
+from mir.maps import OptimalMap
+from mir.moments import CHUNK, TINY, Roles
 from mir.outliers import SIGMAS, median_row
 
 WINDOW = 0.5
@@ -28,56 +27,34 @@ WINDOW = 0.5
 
 
 @dataclass(frozen=True, eq=False)
-class OptimalMap:
-    """The optimal map between two Gaussians as T = B B^T, in the dimensions' own order."""
-
-    factor_DK: Tensor
-    shape: Shape
-
-
-def optimal_maps(p: Gaussian, q: Gaussian, distance: Distance) -> tuple[OptimalMap, OptimalMap]:
-    """From p to q and from q to p, which are inverse to each other where both are invertible."""
-    assert distance.right_QK is not None
-    roots_K = distance.values_K.sqrt()
-    if distance.left_RK is not None:
-        to_q, to_p = (
-            q.factor_DR @ (distance.right_QK / roots_K),
-            p.factor_DR @ (distance.left_RK / roots_K),
-        )
-        return OptimalMap(_own(to_q, p.order_D), "full"), OptimalMap(_own(to_p, p.order_D), "full")
-    product = lower_times if q.lower else torch.matmul
-    to_q = _own(product(q.factor_DR, distance.right_QK / roots_K), p.order_D)
-    factor, lower = psd_factor(gram(to_q.T))
-    if not lower:
-        # Orthogonal columns, so the inverse only inverts their lengths.
-        return OptimalMap(factor, "full"), OptimalMap(factor / factor.square().sum(dim=0), "full")
-    identity = torch.eye(len(factor), dtype=factor.dtype, device=factor.device)
-    inverse = torch.linalg.solve_triangular(factor, identity, upper=False)
-    return OptimalMap(factor, "lower"), OptimalMap(inverse.T.contiguous(), "upper")
-
-
-def _own(rows_DK: Tensor, order_D: Tensor | None) -> Tensor:
-    return rows_DK if order_D is None else rows_DK[order_D.argsort()]
-
-
-@dataclass(frozen=True, eq=False)
 class _Derivative:
-    """Derivative of the distance along one row's contribution, up to a constant."""
+    """Derivative of the distance along one row's contribution, up to a constant.
+
+    unit: what rows are multiplied with so that their squares stay within float32.
+    """
 
     mean_D: Tensor
     gap_D: Tensor
-    factor_DK: Tensor
-    shape: Shape
+    moved: SquareLengths
+    unit: float
 
     @classmethod
     def of(cls, own: Gaussian, other: Gaussian, to: OptimalMap, dtype: torch.dtype) -> Self:
-        gap_D = 2 * (own.mean_D - other.mean_D)
-        return cls(own.mean_D.to(dtype), gap_D.to(dtype), to.factor_DK.to(dtype), to.shape)
+        unit = float((own.trace + other.trace).clamp(min=TINY).rsqrt())
+        gap_D = 2 * unit * (own.mean_D - other.mean_D)
+        moved = SquareLengths(to.factor_DK, to.shape)
+        return cls(own.mean_D.to(dtype), gap_D.to(dtype), moved, unit)
+
+    def parts(self, rows_ND: Tensor) -> tuple[Tensor, Tensor]:
+        """What grows with the row [N], and what its map takes off [N]."""
+        centred_ND = (rows_ND.to(self.mean_D.dtype) - self.mean_D) * self.unit
+        grown_N = centred_ND @ self.gap_D + centred_ND.square().sum(dim=1)
+        moved_N = self.moved(centred_ND)
+        return grown_N.double() / self.unit**2, moved_N.double() / self.unit**2
 
     def __call__(self, rows_ND: Tensor) -> Tensor:
-        centred_ND = rows_ND.to(self.mean_D.dtype) - self.mean_D
-        moved_N = square_lengths(centred_ND, self.factor_DK, self.shape)
-        return (centred_ND @ self.gap_D + centred_ND.square().sum(dim=1) - moved_N).double()
+        grown_N, moved_N = self.parts(rows_ND)
+        return grown_N - moved_N
 
 
 def token_influence(
@@ -86,22 +63,25 @@ def token_influence(
     roles: Roles,
     gaussians: tuple[Gaussian, Gaussian],
     to_other: OptimalMap,
-) -> Tensor:
-    """Derivative of the distance in the weight of every token, float64 [N]; sums to 0.
+) -> tuple[Tensor, float]:
+    """Derivative of the distance in the weight of every token, float64 [N]; sums to 0. And the
+    trace of the map times the tokens' covariance, as these tokens give it.
 
     gaussians: the tokens' own and the other modality's. to_other: own to other.
     """
-    derivative = _Derivative.of(*gaussians, to_other, tokens_ND.dtype)
-    influence_N = torch.cat(
-        [
-            derivative(torch.where(replaced_N[:, None], roles.row_D, rows_ND))
-            for rows_ND, replaced_N in zip(
-                tokens_ND.split(CHUNK), roles.replaced_N.split(CHUNK), strict=True
-            )
-        ]
-    )
+    dtype = torch.promote_types(to_other.factor_DK.dtype, torch.float32)
+    derivative = _Derivative.of(*gaussians, to_other, dtype)
+    parts = [
+        derivative.parts(torch.where(replaced_N[:, None], roles.row_D, rows_ND))
+        for rows_ND, replaced_N in zip(
+            tokens_ND.split(CHUNK), roles.replaced_N.split(CHUNK), strict=True
+        )
+    ]
+    grown_N, moved_N = (torch.cat(part) for part in zip(*parts, strict=True))
+    influence_N = grown_N - moved_N
     influence_N += _threshold_influence(tokens_ND, norms_N, roles, derivative)
-    return (influence_N - influence_N.mean()) / len(influence_N)
+    trace = float(moved_N.sum()) / (len(moved_N) - 1)
+    return (influence_N - influence_N.mean()) / len(influence_N), trace
 
 
 def _threshold_influence(

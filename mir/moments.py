@@ -1,6 +1,6 @@
 """Moments of one modality's tokens, outliers replaced, without copying the tokens.
 
-The covariance is the dearest part of MIR. It is taken in float32 products over 2,048 tokens at
+The covariance is the dearest part of MIR. It is taken in float32 products over 1,024 tokens at
 a time, added up in float64: each product's error is some 1e-8 of the two standard deviations,
 and the errors of many products cancel. How large the error is, is measured in every call on a
 few columns; `mir.layer` asks for float64 products where the distance could feel it.
@@ -22,7 +22,7 @@ from mir.checks import ROWS
 from mir.frechet import Gaussian, factor
 from mir.outliers import massive_mask, median_row, outlier_mask
 
-CHUNK = 2048
+CHUNK = 1024
 CHECKED_COLUMNS = 8
 WIDE = 100.0
 TINY = 1e-300
