@@ -73,16 +73,25 @@ class DataFacts:
 
     def problems(self) -> list[str]:
         """Why a job would end: sources that cannot be read, or with too many bad samples."""
-        found = [f"{source.name}: {source.error}" for source in self.sources if source.error]
+        found = [_placed(source) for source in self.sources if source.error]
         for source in self.sources:
             if source.training and source.bad_count > self.max_bad_fraction * source.read:
                 worst = max(source.bad, key=lambda reason: source.bad[reason][0])
                 found.append(
-                    f"{source.name}: {source.bad_count:,} of {source.read:,} samples cannot be "
-                    f"used ({worst}: {source.bad[worst][0]:,}), more than max_bad_fraction "
-                    f"{self.max_bad_fraction:g} allows: mend the data or raise the limit"
+                    f"base.data.{source.name}: {source.bad_count:,} of {source.read:,} samples "
+                    f"cannot be used ({worst}: {source.bad[worst][0]:,}), more than "
+                    f"max_bad_fraction {self.max_bad_fraction:g} allows: mend the data or raise "
+                    "the limit"
                 )
         return found
+
+
+def _placed(source: SourceFacts) -> str:
+    """The error with the field of the recipe, which some errors name themselves."""
+    if source.error.startswith(("data.", PICTURES)):
+        return f"base.{source.error}"
+    place = PICTURES if source.name == PICTURES else f"data.{source.name}"
+    return f"base.{place}: {source.error}"
 
 
 def named_sources(job: JobSpec) -> dict[str, SourceSpec]:

@@ -94,12 +94,13 @@ def find_files(path: str, suffix: str, field: str) -> tuple[Any, list[str]]:
     system, inner = filesystem(path, field)
     found: list[str] = []
     for one in _ranges(inner, path, field):
-        if _MAGIC.search(one):
-            found += sorted(name for name in system.glob(one) if system.isfile(name))
-        elif told(system.isdir, one, field):
-            found += sorted(system.glob(f"{one.rstrip('/')}/*{suffix}"))
-        elif system.isfile(one):
+        kind = "pattern" if _MAGIC.search(one) else kind_of(system, one, field)
+        if kind == "file":
             found.append(one)
+        elif kind in ("pattern", "directory"):
+            pattern = one if kind == "pattern" else f"{one.rstrip('/')}/*{suffix}"
+            details = told(lambda p: system.glob(p, detail=True), pattern, field)
+            found += sorted(name for name, info in details.items() if info["type"] == "file")
         else:
             raise ConfigError(f"{field}: {one!r} is no file: check the path")
     if not found:
@@ -118,13 +119,28 @@ def open_listing(path: str, field: str) -> BinaryIO:
             raise ConfigError(f"{field}: {path!r} is no file: check the path")
         return local.open("rb")
     system, inner = filesystem(path, field)
-    if not told(system.isfile, inner, field):
+    if kind_of(system, inner, field) != "file":
         raise ConfigError(f"{field}: {path!r} is no file: check the path")
     copy = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the source that reads it
     with told(system.open, inner, field) as remote:
         shutil.copyfileobj(remote, copy)
     copy.seek(0)
     return copy
+
+
+def kind_of(system: Any, path: str, field: str) -> str:
+    """'file', 'directory', or something else where it is neither.
+
+    Raises ConfigError where the store does not say, e.g. for want of a password.
+    """
+
+    def kind(inner: str) -> str:
+        try:
+            return str(system.info(inner)["type"])
+        except FileNotFoundError:
+            return "nothing"
+
+    return str(told(kind, path, field))
 
 
 def told(call: Any, path: str, field: str) -> Any:

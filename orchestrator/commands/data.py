@@ -57,7 +57,7 @@ def data(
         typer.echo(f"\ncontact sheet  {page}")
     problems = facts.problems()
     for problem in problems:
-        say_error(f"{recipe}: base.data.{problem}")
+        say_error(f"{recipe}: {problem}")
     if problems:
         raise typer.Exit(2)
 

@@ -131,6 +131,18 @@ def test_a_store_that_fails_is_no_bad_sample(tmp_path, monkeypatch):
     memory.store.clear()
 
 
+@pytest.mark.parametrize("kind", ["jsonl", "webdataset", "parquet"])
+def test_a_store_that_lets_nobody_in_says_so(monkeypatch, kind):
+    import fsspec
+
+    def closed(*args, **options):
+        raise PermissionError("Access Denied\nrequest 123")
+
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "info", closed)
+    with pytest.raises(ConfigError, match=r"cannot be read \(PermissionError: Access Denied r"):
+        open_source(SourceSpec(kind=kind, path="memory://closed/data"), "data.sources.a")
+
+
 @pytest.mark.parametrize("name", ["../secret.png", "/secret.png", "x/../../secret.png"])
 def test_no_name_climbs_out_of_a_remote_folder(name):
     import fsspec
@@ -196,7 +208,10 @@ def test_a_range_of_shards_is_bounded_and_complete(tmp_path):
     ):  # fmt: skip
         with pytest.raises(ConfigError, match=message):
             open_source(SourceSpec(kind="webdataset", path=f"{tmp_path}/data/a-{span}.tar"))
-    assert len(open_source(SourceSpec(kind="webdataset", path=f"{tmp_path}/data/*.tar"))) == 5
+    (tmp_path / "data" / "b.tar").mkdir()
+    (tmp_path / "data" / "c.tar").symlink_to(tmp_path / "data" / "a-01.tar")
+    for path in (f"{tmp_path}/data/*.tar", f"{tmp_path}/data/", f"{tmp_path}/data/?*.tar"):
+        assert len(open_source(SourceSpec(kind="webdataset", path=path))) == 5 + 2
 
 
 def test_links_and_halves_in_a_tar_are_no_samples(tmp_path):

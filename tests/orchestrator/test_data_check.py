@@ -105,7 +105,8 @@ def test_a_source_that_cannot_be_read_does_not_hide_the_others(recipe: Path) -> 
     assert code == 2
     assert "data.jsonl:1: not JSON" in found["sources"]["sources.books"]["error"]
     assert found["sources"]["sources.web"]["read"] == 5
-    assert "not JSON" in check(recipe).stderr
+    assert f"error: {recipe}: base.data.sources.books: " in (told := check(recipe).stderr)
+    assert "data.jsonl:1: not JSON" in told
 
 
 def test_the_sheet_stands_alone_and_what_captions_say_stays_text(recipe: Path) -> None:
@@ -139,6 +140,7 @@ def test_a_recipe_may_name_a_store_and_patterns(recipe: Path) -> None:
     assert re.search(
         r"data\.sources\.books\.path: .*shards/\*\.tar' holds no \.tar", books["error"]
     )
+    assert f"error: {recipe}: base.data.sources.books.path: " in check(recipe).stderr
     done = CliRunner().invoke(app, ["plan", str(recipe)])
     assert done.exit_code == 2
     assert "holds no .tar files: check the path" in done.stderr
