@@ -5,7 +5,7 @@
     python tests/benchmarks/bench_jobs.py --memory                           by ZeRO stage
     python tests/benchmarks/bench_jobs.py --profile                          what a step spends
 
-All three train the same model on the same batches in the same precision at the same rate and
+All train the same model on the same batches in the same precision at the same rate and
 clipping, in one process and in turns, so the ratios hold where the seconds do not. On the CPU the
 clock counts the training thread's processor time, since machines are shared; on a GPU it counts
 real time between synchronisations, and model-flops utilisation and scoring's share are shown too.
@@ -21,177 +21,27 @@ import tempfile
 import time
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import torch
 from job_shapes import SHAPES, batches_of, model_flops, spec_of, tokens_of
-from torch import nn
+from job_sides import SIDES, Ours
 
 from jobs.data.batch import Batch
-from jobs.engine.deepspeed_engine import Engine
-from jobs.engine.group import device_of, join
+from jobs.engine.group import join
 from jobs.launch import free_port
 from jobs.model.build import build_model
-from jobs.model.llava import Llava
 from jobs.place import Place
 from jobs.spec import JobSpec
 
 PEAK_FLOPS = {"NVIDIA H200": 989e12, "NVIDIA H100": 989e12, "NVIDIA A100": 312e12}
 
 
-def clock(device: torch.device) -> float:
-    """Seconds: the device's once it has done everything, or this thread's on the CPU."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-        return time.perf_counter()
-    return time.thread_time()
-
-
-class Plain:
-    """The loop that one would write in an afternoon: torch's AdamW, clipping, nothing else."""
-
-    def __init__(self, spec: JobSpec, model: Llava, place: Place) -> None:
-        self._spec, self._device = spec, device_of(place)
-        self._low = spec.deepspeed.precision == "bf16"
-        self._model = model.to(self._device)
-        self._learns = [p for p in model.parameters() if p.requires_grad]
-        if self._low:  # bf16 weights with float32 masters, as DeepSpeed keeps them
-            self._masters = [p.detach().float().clone() for p in self._learns]
-            self._model = model.bfloat16()
-            self._learns = [p for p in model.parameters() if p.requires_grad]
-        else:
-            self._masters = self._learns
-        self._adamw = torch.optim.AdamW(
-            self._masters, lr=spec.optim.learning_rate, weight_decay=0.0,
-            fused=self._device.type == "cuda",
-        )  # fmt: skip
-
-    def steps(self, batches: list[Batch]) -> list[float]:
-        """Seconds of each step."""
-        return [self._timed(batch) for batch in batches]
-
-    def _timed(self, batch: Batch) -> float:
-        began = clock(self._device)
-        self._model.train()
-        loss = self._model(batch.to(self._device))
-        loss.backward()
-        if self._low:
-            for master, parameter in zip(self._masters, self._learns, strict=True):
-                master.grad = parameter.grad.float() if parameter.grad is not None else None
-        nn.utils.clip_grad_norm_(self._masters, self._spec.optim.gradient_clip)
-        self._adamw.step()
-        if self._low:
-            with torch.no_grad():
-                for master, parameter in zip(self._masters, self._learns, strict=True):
-                    parameter.copy_(master)
-        for parameter in {*self._learns, *self._masters}:
-            parameter.grad = None
-        float(loss.detach())
-        return clock(self._device) - began
-
-
-class Ours:
-    """The engine of a job: what a run calls for every batch."""
-
-    def __init__(self, spec: JobSpec, model: Llava, place: Place) -> None:
-        self.engine, self._device, self._done = Engine(model, spec, place), device_of(place), 0
-
-    def steps(self, batches: list[Batch]) -> list[float]:
-        """Seconds of each step."""
-        seconds = []
-        for batch in batches:
-            began = clock(self._device)
-            self.engine.step(batch, self._done)
-            seconds.append(clock(self._device) - began)
-            self._done += 1
-        return seconds
-
-
-class _AsTrainerWants(nn.Module):
-    """transformers' Trainer passes columns and takes the loss from a dictionary."""
-
-    def __init__(self, model: Llava) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, **columns: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {"loss": self.model(Batch(**columns))}
-
-
-class Peer:
-    """transformers' Trainer with DeepSpeed on the same dictionary."""
-
-    def __init__(self, spec: JobSpec, model: Llava, place: Place) -> None:
-        from jobs.engine.config import deepspeed_config
-
-        self._spec, self._place, self._device = spec, place, device_of(place)
-        self._model = _AsTrainerWants(model)
-        self._config = deepspeed_config(spec, place.world_size, place.device)
-        self._config["zero_allow_untested_optimizer"] = True
-        # None means never to DeepSpeed; accelerate insists on a number.
-        self._config["steps_per_print"] = 10**9
-
-    def steps(self, batches: list[Batch]) -> list[float]:
-        """Seconds of each step, without what the Trainer does before the first."""
-        import transformers
-
-        seconds: list[float] = []
-        device = self._device
-
-        class Clock(transformers.TrainerCallback):
-            def on_step_begin(self, *_: Any, **__: Any) -> None:
-                seconds.append(-clock(device))
-
-            def on_step_end(self, *_: Any, **__: Any) -> None:
-                seconds[-1] += clock(device)
-
-        with tempfile.TemporaryDirectory() as folder:
-            arguments = transformers.TrainingArguments(
-                output_dir=folder, max_steps=len(batches), report_to=[], save_strategy="no",
-                logging_strategy="no", remove_unused_columns=False, disable_tqdm=True,
-                per_device_train_batch_size=len(batches[0]), deepspeed=self._config,
-                learning_rate=self._spec.optim.learning_rate, lr_scheduler_type="constant",
-                weight_decay=0.0, max_grad_norm=self._spec.optim.gradient_clip,
-                bf16=self._spec.deepspeed.precision == "bf16", dataloader_num_workers=0,
-                use_cpu=device.type == "cpu", optim="adamw_torch",
-            )  # fmt: skip
-            trainer = transformers.Trainer(
-                model=self._model, args=arguments, data_collator=_joined,
-                train_dataset=_Rows([b.to("cpu") for b in batches]), callbacks=[Clock()],
-            )  # fmt: skip
-            trainer.train()
-        return seconds
-
-
-class _Rows(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
-    """The samples of the batches, one by one."""
-
-    def __init__(self, batches: list[Batch]) -> None:
-        self._batches, self._size = batches, len(batches[0])
-
-    def __len__(self) -> int:
-        return len(self._batches) * self._size
-
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        batch, row = self._batches[index // self._size], index % self._size
-        return {
-            "pixel_values": batch.pixel_values[row],
-            "caption_ids": batch.caption_ids[row],
-            "caption_mask": batch.caption_mask[row],
-        }
-
-
-def _joined(rows: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
-
-
-SIDES = {"plain loop": Plain, "mirsweep": Ours, "Trainer + DeepSpeed": Peer}
-
-
 def compare(arguments: argparse.Namespace, place: Place) -> None:
     """Print the step of each side and the ratios: fastest on the CPU, median on a GPU."""
     spec = spec_of(arguments)
-    seconds: dict[str, list[float]] = {name: [] for name in SIDES if name in arguments.sides}
+    sides = [name for name in arguments.sides if name != "mirsweep, features kept"
+             or arguments.trainable == "projector"]  # fmt: skip
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
     runners = {name: SIDES[name](spec, build_model(spec.model, 0).model, place) for name in seconds}
     batches = batches_of(spec, arguments)
     for turn in range(arguments.turns + 1):

@@ -25,6 +25,11 @@ SHAPES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         "num_hidden_layers": 6, "num_attention_heads": 4, "num_key_value_heads": 4,
         "vocab_size": 2048,
     }),
+    "small": (_TOY_CLIP, {
+        "model_type": "llama", "hidden_size": 512, "intermediate_size": 1536,
+        "num_hidden_layers": 8, "num_attention_heads": 8, "num_key_value_heads": 8,
+        "vocab_size": 8192,
+    }),
     "0.5b": (_CLIP_L, {
         "model_type": "qwen2", "hidden_size": 896, "intermediate_size": 4864,
         "num_hidden_layers": 24, "num_attention_heads": 14, "num_key_value_heads": 2,
