@@ -100,7 +100,12 @@ def find_files(path: str, suffix: str, field: str) -> tuple[Any, list[str]]:
         elif kind in ("pattern", "directory"):
             pattern = one if kind == "pattern" else f"{one.rstrip('/')}/*{suffix}"
             details = told(lambda p: system.glob(p, detail=True), pattern, field)
-            found += sorted(name for name, info in details.items() if info["type"] == "file")
+            # A link is 'other' in a listing; what it leads to, only a second look tells.
+            found += sorted(
+                name
+                for name, info in details.items()
+                if info["type"] == "file" or (info["type"] == "other" and system.isfile(name))
+            )
         else:
             raise ConfigError(f"{field}: {one!r} is no file: check the path")
     if not found:
