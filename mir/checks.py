@@ -55,8 +55,9 @@ def check_pairs(pairs: Pairs, tokens: tuple[int, int], count: int | None, layer:
 def checked_norms(tokens_ND: Tensor, layer: int, name: str) -> Tensor:
     """L2 norms of the tokens, float64 [N]; raises NonFiniteError where one is not finite.
 
-    In float64 because one massive channel makes norms differ only in their last float32 digits,
-    and outliers are judged by those differences.
+    In float64 because one massive channel, or a final norm without gains, makes norms differ only
+    in their last float32 digits, and outliers are judged by those differences. Every row is added
+    up for itself, so equal tokens have equal norms on any number of threads and ranks.
     """
     norms_N = torch.cat(
         [torch.linalg.vector_norm(rows_ND.double(), dim=1) for rows_ND in tokens_ND.split(ROWS)]

@@ -32,6 +32,8 @@ def features(dtype: torch.dtype = torch.float32) -> tuple[list[tuple], tuple]:
         vision[layer] *= 40
         text[-1 - layer] *= 25
         layers.append((vision.to(dtype), text.to(dtype)))
+    # As after a final norm without gains: equal norms but for the rounding of float32.
+    layers[-1] = tuple(x / x.float().norm(dim=1, keepdim=True).to(dtype) for x in layers[-1])
     return layers, pairs
 
 
