@@ -86,6 +86,12 @@ def naive(name, folder, files, answer=False):
     )
 
 
+def batch_size(name):
+    """Rounding of another batch can send a token to other experts: that is no error of the probe,
+    whose padded batches are held against single sequences in float64 by tests/mir."""
+    return "1" if name.endswith("moe") else "3"
+
+
 def same(report, expected):
     assert report.mir == pytest.approx(expected.mir, abs=2e-5)
     assert report.per_layer == pytest.approx(expected.per_layer, rel=1e-4)
@@ -97,7 +103,7 @@ def same(report, expected):
 
 def test_a_family_with_its_processor_scores_as_the_naive_loop(family, files, tmp_path):
     name, folder = family
-    report = scored(folder, files, tmp_path, "--batch-size", "3")
+    report = scored(folder, files, tmp_path, "--batch-size", batch_size(name))
     assert report.protocol.template == "chat"
     assert report.layers[0].vision_tokens == FAMILIES[name].vision
     same(report, naive(name, folder, files))
@@ -112,6 +118,20 @@ def test_a_text_limit_counts_from_the_end_of_the_image_block(family, files, tmp_
 
 def test_the_paper_puts_the_text_into_the_answer(family, files, tmp_path):
     name, folder = family
-    report = scored(folder, files, tmp_path, "--template", "answer")
+    more = ("--template", "answer", "--batch-size", batch_size(name))
+    report = scored(folder, files, tmp_path, *more)
     assert report.protocol.template == "answer"
     same(report, naive(name, folder, files, answer=True))
+
+
+def test_plain_counts_the_words_of_the_text_and_nothing_else(family, files, tmp_path):
+    name, folder = family
+    report = scored(folder, files, tmp_path, "--template", "plain")
+    words = tf.AutoTokenizer.from_pretrained(folder)
+    texts = choose_pairs(*files, PAIRS).texts
+    # Gemma's processor puts two line breaks after each picture.
+    between = len(words("\n\n", add_special_tokens=False)["input_ids"]) if name == "gemma3" else 0
+    counted = sum(len(words(text, add_special_tokens=False)["input_ids"]) for text in texts)
+    assert report.protocol.template == "plain"
+    assert report.layers[0].vision_tokens == FAMILIES[name].vision
+    assert report.layers[0].text_tokens == counted + PAIRS * between
