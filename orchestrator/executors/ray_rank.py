@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from jobs.events import Event
@@ -60,11 +62,21 @@ class RankPlace:
 class Rank:
     """The actor. `run` works in one thread while `stop` gets through in another.
 
-    It may run one job after another, so a stop names its job.
+    It may run one job after another, so a stop names its job. SIGTERM is a notice that the node
+    is taken back: the job leaves with a checkpoint, as if it had been asked to.
     """
 
     def __init__(self) -> None:
         self._stops: dict[str, str] = {}
+        self._notice: str | None = None
+        self._busy = False
+        # Ray makes actors in the main thread, and would end the process where it stands.
+        signal.signal(signal.SIGTERM, self._taken_back)
+
+    def _taken_back(self, _number: int, _frame: FrameType | None) -> None:
+        self._notice = f"SIGTERM on {socket.gethostname()}, its node is taken back"
+        if not self._busy:
+            os._exit(0)
 
     def free_port(self) -> int:
         """A TCP port that was free on this node a moment ago."""
@@ -107,9 +119,13 @@ class Rank:
             device=at.device,
             threads=at.threads,
             shared=None if at.shared is None else Path(at.shared),
-            stop_requested=lambda: self._stops.get(at.job),
+            stop_requested=lambda: self._stops.get(at.job) or self._notice,
         )
-        yield from whole(lambda: runner(job_from_json(spec), place))
+        self._busy = True
+        try:
+            yield from whole(lambda: runner(job_from_json(spec), place))
+        finally:
+            self._busy = False
         # The engine and the model refer to each other; the next job needs their memory.
         gc.collect()
 

@@ -1,0 +1,143 @@
+"""Killed at fifty moments: with Optuna's real study, and as a process with MLflow as well."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from small_world import FakeJobs, Fuse, Fused, Killed, make_sweep
+
+from orchestrator.controller import Controller
+from orchestrator.eventlog import EventLog, read_records
+from orchestrator.executors.inline import InlineExecutor
+from orchestrator.fold import load_view
+from orchestrator.trackers.memory import MemoryTracker
+from sweeps.study import Study
+
+TRIALS = 6
+
+
+def spec_of(sampler):
+    spec = make_sweep(TRIALS)
+    study = spec.study.model_copy(update={"sampler": sampler, "startup_trials": 2})
+    return spec.model_copy(update={"study": study})
+
+
+@contextmanager
+def burning(fuse):
+    """Every write of the log may be the last thing a controller did, before or after it."""
+    append = EventLog.append
+
+    def burn(log, *args, **kwargs):
+        fuse()
+        record = append(log, *args, **kwargs)
+        fuse()
+        return record
+
+    EventLog.append = burn
+    try:
+        yield
+    finally:
+        EventLog.append = append
+
+
+def run(folder, spec, tracker, fuse):
+    with burning(fuse):
+        return Controller(
+            spec,
+            folder,
+            Fused(InlineExecutor(FakeJobs(), nodes=((1.0, 0.0),)), fuse),
+            Fused(tracker, fuse),
+            open_study=lambda *args: Fused(Study(*args), fuse),
+        ).run()
+
+
+def outcome(view):
+    return {
+        n: (t.state, t.params, t.objective, [s.samples for s in t.scores])
+        for n, t in view.trials.items()
+    }
+
+
+@pytest.mark.slow
+def test_killed_at_fifty_moments_the_very_same_trials_come_out(tmp_path):
+    spec, fuse = spec_of("tpe"), Fuse()
+    expected = run(tmp_path / "whole", spec, MemoryTracker(), fuse)
+    chance, tracker = random.Random(5), MemoryTracker()
+    kills = 0
+    while kills < 50:
+        try:
+            # Far enough to get past the recovery now and then, near enough for fifty kills.
+            run(tmp_path / "study", spec, tracker, Fuse(chance.randrange(10, fuse.burnt // 8)))
+            raise AssertionError(f"the sweep was over after {kills} kills")
+        except Killed:
+            kills += 1
+            if kills % 10 == 0 and len(load_view(tmp_path / "study").trials) == TRIALS:
+                # It has come to its end between kills: the rest of them hit another sweep.
+                check(tmp_path / "study", run(tmp_path / "study", spec, tracker, Fuse()), expected)
+                tmp_path = tmp_path / "next"
+                tracker = MemoryTracker()
+                tmp_path.mkdir()
+    check(tmp_path / "study", run(tmp_path / "study", spec, tracker, Fuse()), expected)
+
+
+def check(folder, view, expected):
+    assert outcome(view) == outcome(expected)
+    endings = Counter(r.data["trial"] for r in read_records(folder / "events.jsonl")
+                      if r.kind == "ended")  # fmt: skip
+    assert endings == Counter(range(TRIALS))
+
+
+SCRIPT = """
+import sys, time
+from pathlib import Path
+from small_world import FakeJobs, make_sweep
+from orchestrator.controller import Controller
+from orchestrator.executors.inline import InlineExecutor
+from orchestrator.trackers.mlflow_tracker import MlflowTracker
+
+inner = FakeJobs()
+def slow(spec, place):
+    for event in inner(spec, place):
+        time.sleep(0.02)
+        yield event
+Controller(make_sweep(4), Path(sys.argv[1]), InlineExecutor(slow), MlflowTracker()).run()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The ``noload``:DeprecationWarning")
+def test_killed_with_kill_9_every_trial_has_one_run_in_mlflow(tmp_path):
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path / "study")]
+    paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[2])])
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    log = tmp_path / "study" / "events.jsonl"
+    for records in (6, 25, 45):
+        with subprocess.Popen(command, env=environment) as process:
+            while process.poll() is None:
+                if log.exists() and log.read_bytes().count(b"\n") >= records:
+                    process.send_signal(signal.SIGKILL)
+                    break
+                time.sleep(0.005)
+        assert process.returncode == -signal.SIGKILL
+    subprocess.run(command, env=environment, check=True)
+    view = load_view(tmp_path / "study")
+    import mlflow
+
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/study/mlflow.db")
+    experiment = client.get_experiment_by_name("small").experiment_id
+    runs = [run for run in client.search_runs([experiment]) if "mirsweep.trial" in run.data.tags]
+    assert Counter(int(run.data.tags["mirsweep.trial"]) for run in runs) == Counter(range(4))
+    for run in runs:
+        trial = view.trials[int(run.data.tags["mirsweep.trial"])]
+        assert run.data.tags["mirsweep.state"] == trial.state
+        history = client.get_metric_history(run.info.run_id, "mir")
+        assert sorted(p.step for p in history) == [scored.samples for scored in trial.scores]

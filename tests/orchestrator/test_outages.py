@@ -1,0 +1,188 @@
+"""What fails around a sweep: Optuna's storage, the tracking store, the disk. Training does not."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from small_world import FakeJobs, FakeStudy, make_sweep
+
+from mir.errors import ClusterError
+from orchestrator.clerk import Clerk
+from orchestrator.controller import Controller
+from orchestrator.executors.inline import InlineExecutor
+from orchestrator.fold import load_view
+from orchestrator.state import TrialState
+from orchestrator.trackers.memory import MemoryTracker
+
+SPEC = make_sweep(6)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    monkeypatch.setattr("orchestrator.trackers.background.BACKOFF_S", (0.01,))
+    monkeypatch.setattr("orchestrator.controller.FLUSH_S", 20.0)
+
+
+class Away(FakeStudy):
+    """A storage that refuses everything from its n-th use on, so many times."""
+
+    begins, refusals = 25, 40
+    uses = 0
+
+    def _use(self):
+        self.uses += 1
+        if self.begins <= self.uses < self.begins + self.refusals:
+            raise ClusterError("study storage sqlite:///study.db: database is locked")
+
+    def ask(self):
+        self._use()
+        return super().ask()
+
+    def report(self, *told):
+        self._use()
+        super().report(*told)
+
+    def _tell(self, *told):
+        self._use()
+        super()._tell(*told)
+
+
+def run(folder, study, **options):
+    executor = InlineExecutor(FakeJobs(), slots=2, nodes=((2.0, 0.0),))
+    return Controller(
+        SPEC, folder, executor, MemoryTracker(), open_study=lambda *_: study, **options
+    ).run()
+
+
+def test_a_locked_study_holds_up_no_training_and_hears_everything_later(tmp_path, caplog):
+    study = Away(SPEC)
+    view = run(tmp_path / "study", study)
+    assert study.uses > study.begins + study.refusals
+    assert "training goes on, trying again" in caplog.text
+    assert len(view.trials) == 6
+    told = {TrialState.COMPLETE: "COMPLETE", TrialState.PRUNED: "PRUNED"}
+    assert study.states() == {n: told[trial.state] for n, trial in view.trials.items()}
+    for number, trial in view.trials.items():
+        counting = {s.samples for s, ok in zip(trial.scores, trial.counted, strict=True) if ok}
+        assert set(study.reports[number]) == counting
+
+
+def test_a_storage_that_stays_away_leaves_it_to_the_next_controller(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("orchestrator.controller.FLUSH_S", 0.1)
+    study = Away(SPEC)
+    study.begins = 10**9
+    ask = study.ask
+
+    def last():
+        trial = ask()
+        if trial.number == 5:
+            study.begins, study.refusals = 0, 10**9
+        return trial
+
+    study.ask = last
+    view = run(tmp_path / "study", study)
+    assert "does not answer" in caplog.text
+    assert all(trial.state.final for trial in view.trials.values())
+    assert set(study.told) < set(range(6))
+    study.refusals = 0
+    again = run(tmp_path / "study", study)
+    assert again.trials == view.trials
+    assert set(study.told) == set(range(6))
+
+
+def test_nobody_waits_longer_for_a_slow_storage_than_was_said():
+    release = threading.Event()
+
+    class Slow(FakeStudy):
+        def ask(self):
+            release.wait(20.0)
+            return super().ask()
+
+    clerk = Clerk(Slow(SPEC), patience_s=0.01)
+    begin = time.monotonic()
+    assert clerk.ask() is None
+    clerk.report(0, 16, 1.0)
+    assert time.monotonic() - begin < 10.0
+    release.set()
+    while (trial := clerk.ask()) is None:
+        assert time.monotonic() - begin < 20.0
+    assert trial.number == 0
+    assert clerk.flush(20.0)
+    clerk.close()
+
+
+def test_what_is_no_outage_reaches_the_caller():
+    class Broken(FakeStudy):
+        def report(self, *told):
+            raise RuntimeError("a bug")
+
+    for patience in (0.01, float("inf")):
+        clerk = Clerk(Broken(SPEC), patience)
+        with pytest.raises(RuntimeError, match="a bug"):
+            clerk.report(0, 16, 1.0)
+            clerk.flush(20.0)
+        clerk.close()
+
+
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+from small_world import FakeJobs, FakeStudy, make_sweep
+from mir.errors import ClusterError
+from orchestrator.controller import Controller
+from orchestrator.executors.inline import InlineExecutor
+from orchestrator.trackers.memory import MemoryTracker
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+spec = make_sweep(4)
+try:
+    Controller(
+        spec, Path(sys.argv[1]), InlineExecutor(FakeJobs(), nodes=((1.0, 0.0),)), MemoryTracker(),
+        open_study=lambda *_: FakeStudy(spec),
+    ).run()
+except ClusterError as error:
+    print(error)
+    sys.exit(3)
+"""
+
+
+def test_a_full_disk_leaves_a_whole_log_and_the_same_command_goes_on(tmp_path):
+    """A limit on file sizes stands for the disk: the log is the only file that grows."""
+    paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[2])])
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", FULL, str(tmp_path / "study"), "20000"]
+    full = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert full.returncode == 3, full.stderr
+    assert "Free some space, then run the same command again: nothing is lost" in full.stdout
+    before = load_view(tmp_path / "study")
+    assert 0 < len(before.trials) < 4
+    assert (tmp_path / "study" / "events.jsonl").stat().st_size <= 20_000
+    command[-1] = str(10**9)
+    subprocess.run(command, env=environment, check=True)
+    after = load_view(tmp_path / "study")
+    assert all(trial.state.final for trial in after.trials.values())
+    assert len(after.trials) == 4
+    ended = {n: t for n, t in before.trials.items() if t.state.final}
+    assert {n: after.trials[n] for n in ended} == ended
+
+
+def test_a_heartbeat_that_cannot_be_written_ends_nothing(tmp_path, monkeypatch):
+    from orchestrator import lease as module
+
+    monkeypatch.setattr(module, "BEAT_S", 0.01)
+    with module.lease(tmp_path) as held:
+
+        def full(beat):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(held, "_write", full)
+        time.sleep(0.05)
+        held.check()
