@@ -27,6 +27,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "status": ("orchestrator.commands.status", "status", LOOKING),
     "show": ("orchestrator.commands.show", "show", LOOKING),
     "logs": ("orchestrator.commands.logs", "logs", LOOKING),
+    "replay": ("orchestrator.commands.replay", "replay", LOOKING),
     "list": ("orchestrator.commands.list_", "list_studies", LOOKING),
     "repair": ("orchestrator.commands.repair", "repair", MENDING),
     "gc": ("orchestrator.commands.gc", "gc", MENDING),

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 from mir.errors import ClusterError, ConfigError
 
 if TYPE_CHECKING:
-    from optuna.storages import RDBStorage
+    from optuna.storages import BaseStorage
 
 DATABASE = "study.db"
+IN_MEMORY = "memory:"
+"""As a URL: nothing is kept, and a study opened again is made again from the event log."""
 LOCK_TIMEOUT_S = 120.0
 SET_ASIDE = ".before-rebuild"
 
@@ -22,10 +24,13 @@ def storage_url(given: str | None, folder: Path) -> str:
     return given or f"sqlite:///{folder.resolve() / DATABASE}"
 
 
-def open_storage(url: str) -> RDBStorage:
+def open_storage(url: str) -> BaseStorage:
     """Connect. Raises ConfigError for a URL that is none, ClusterError if nobody answers."""
-    from optuna.storages import RDBStorage
+    from optuna.storages import InMemoryStorage, RDBStorage
     from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
+    if url == IN_MEMORY:
+        return InMemoryStorage()
 
     # SQLite's default of 5 s is shorter than a busy disk's pauses; other engines take no timeout.
     options = {"connect_args": {"timeout": LOCK_TIMEOUT_S}} if url.startswith("sqlite") else {}

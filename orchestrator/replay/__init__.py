@@ -1,0 +1,1 @@
+"""What would another policy have cost and found? The same controller, on recorded curves."""

@@ -1,0 +1,129 @@
+"""One policy over one table: the controller as it is, jobs and time pretended."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs.events import Scored
+from mir.errors import ConfigError
+from orchestrator.budget import devices
+from orchestrator.controller import Controller
+from orchestrator.executors.simulated import SimulatedExecutor
+from orchestrator.ledger import Ledger, ledger
+from orchestrator.ports import Launch
+from orchestrator.replay.table import Table
+from orchestrator.state import SweepView
+from orchestrator.trackers.memory import MemoryTracker
+from orchestrator.views.standing import counts
+from sweeps.axes import Raw
+from sweeps.guard import feasibility
+from sweeps.objective import direction, objective_value
+from sweeps.spec import SweepSpec
+from sweeps.storage import IN_MEMORY
+from sweeps.study import Study, Trial
+
+WITHIN = 0.01  # of the best recorded value: that near counts as having found it
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One replay. course: device-hours and best value so far, less is better, at each new best."""
+
+    seed: int
+    ledger: Ledger
+    best: float | None
+    course: tuple[tuple[float, float], ...]
+    target: float
+
+    @property
+    def reached(self) -> float | None:
+        """Device-hours until a trial within 1 % of the best recorded one had ended."""
+        return next((hours for hours, value in self.course if value <= self.target), None)
+
+
+class _Noting(Study):
+    """A study that keeps the points it gave."""
+
+    def __init__(self, spec: SweepSpec, folder: Path, points: dict[int, Raw]) -> None:
+        self._points = points
+        super().__init__(spec, folder)
+
+    def ask(self) -> Trial:
+        trial = super().ask()
+        self._points[trial.number] = trial.raw
+        return trial
+
+
+def replay(table: Table, policy: SweepSpec, seed: int, at_once: int) -> Outcome:
+    """Run a policy from the start. policy: the table's recipe with another search and stopping."""
+    changes = {"seed": seed, "storage": IN_MEMORY, "warm_start": ()}
+    study = policy.study.model_copy(update=changes)
+    resources = policy.resources.model_copy(update={"max_concurrent": at_once})
+    spec = policy.model_copy(update={"study": study, "resources": resources})
+    points: dict[int, Raw] = {}
+
+    def curve(launch: Launch) -> list[Scored]:
+        return table.curve(points[launch.trial], seed, launch.trial)
+
+    def pace(launch: Launch) -> float:
+        trial = table.nearest(points[launch.trial])
+        return trial.seconds / trial.readings[-1].samples
+
+    executor = SimulatedExecutor(curve, pace, slots=at_once)
+    with tempfile.TemporaryDirectory(prefix="mirsweep-replay-") as folder:
+        view = Controller(
+            spec,
+            Path(folder) / "study",
+            executor,
+            MemoryTracker(),
+            open_study=lambda spec, folder: _Noting(spec, folder, points),
+            clock=executor.clock,
+        ).run()
+        return _outcome(table, view, seed)
+
+
+def _outcome(table: Table, view: SweepView, seed: int) -> Outcome:
+    objective = view.spec.study.objective
+    sign = 1.0 if direction(objective) == "minimize" else -1.0
+    hours, best, course = 0.0, math.inf, []
+    each = devices(view.spec.resources) / 3600
+    for trial in sorted(view.trials.values(), key=lambda t: (t.ended or 0.0, t.number)):
+        hours = _hours_until(view, trial.ended or 0.0) * each
+        if counts(trial) and trial.objective is not None and sign * trial.objective < best:
+            best = sign * trial.objective
+            course.append((hours, best))
+    return Outcome(
+        seed=seed,
+        ledger=ledger(view, view.updated),
+        best=sign * best if course else None,
+        course=tuple(course),
+        target=_target(table, sign),
+    )
+
+
+def _hours_until(view: SweepView, when: float) -> float:
+    """Seconds that all trials had run by then; a trial runs without a break from its start."""
+    return sum(
+        max(0.0, min(trial.ended or when, when) - trial.started)
+        for trial in view.trials.values()
+        if trial.started is not None
+    )
+
+
+def _target(table: Table, sign: float) -> float:
+    """Within 1 % of the best feasible trial of the table."""
+    objective, guard = table.spec.study.objective, table.spec.study.guard
+    values = []
+    for trial in table.trials:
+        scores = [reading.scored((0.0, 0.0), 0.0) for reading in trial.readings]
+        if feasibility(scores, guard).feasible:
+            values.append(sign * objective_value(objective, scores[-1]))
+    if not values:
+        raise ConfigError(
+            f"study {table.spec.name!r}: no trial that ran to the end has a score that counts, so "
+            "there is nothing to find again"
+        )
+    return min(values) + WITHIN * abs(min(values))
