@@ -126,6 +126,7 @@ def test_every_hostile_file_is_refused_in_one_line_or_read(outcome):
             assert len(found[name]) < 600
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL.TiffImagePlugin")
 def test_the_loader_counts_all_of_them_and_goes_on(folder):
     from data_files import Characters, Colours
 
