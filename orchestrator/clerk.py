@@ -6,14 +6,18 @@ takes later, or from the next controller.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from mir.errors import ClusterError, ConfigError
 from orchestrator.ports import Suggester
 from orchestrator.trackers.background import Background, TryLaterError
 from sweeps.study import Trial
+
+logger = logging.getLogger(__name__)
 
 UNREACHABLE_S = 0.05
 """How long one look for an answer takes while the storage is out of reach."""
@@ -68,6 +72,17 @@ class Clerk:
         except ConfigError as error:
             number = max(self._study.states())
             asked.answer = Refused(number=number, reason=f"bad-configuration: {error}")
+
+    def enqueue(self, point: Mapping[str, Any]) -> None:
+        """Ask for this point next; one outside the space is refused with a warning."""
+
+        def act() -> None:
+            try:
+                self._study.enqueue(point)
+            except ConfigError as error:
+                logger.warning("a point was refused: %s", error)
+
+        self._say(act)
 
     def report(self, number: int, samples: int, value: float, error: float = 0.0) -> None:
         """Note a feasible score of a running trial."""

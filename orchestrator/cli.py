@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 
 from orchestrator.failures import shown_to_the_user
 
-RUNNING, LOOKING, SCORING, MENDING = "Run", "Look", "Score", "Mend"
+RUNNING, STEERING, LOOKING, SCORING, MENDING = "Run", "Steer", "Look", "Score", "Mend"
 # verb: (module, function, panel in the help)
 VERBS: dict[str, tuple[str, str, str]] = {
     "run": ("orchestrator.commands.run", "run", RUNNING),
@@ -23,6 +23,13 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "train": ("orchestrator.commands.train", "train", RUNNING),
     "export": ("orchestrator.commands.export", "export", RUNNING),
     "data": ("orchestrator.commands.data", "data", RUNNING),
+    "attach": ("orchestrator.commands.attach", "attach", RUNNING),
+    "stop": ("orchestrator.commands.steer", "stop", STEERING),
+    "pause": ("orchestrator.commands.steer", "pause", STEERING),
+    "resume": ("orchestrator.commands.steer", "resume", STEERING),
+    "extend": ("orchestrator.commands.steer", "extend", STEERING),
+    "retry": ("orchestrator.commands.steer", "retry", STEERING),
+    "enqueue": ("orchestrator.commands.steer", "enqueue", STEERING),
     "report": ("orchestrator.commands.report", "report", LOOKING),
     "status": ("orchestrator.commands.status", "status", LOOKING),
     "show": ("orchestrator.commands.show", "show", LOOKING),

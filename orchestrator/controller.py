@@ -19,6 +19,7 @@ from pathlib import Path
 from jobs.events import Failed, FailureKind, Finished, Scored, Stopped
 from mir.errors import ClusterError, ConfigError, DataError, MirsweepError
 from orchestrator.budget import spent, trials_left
+from orchestrator.control import waiting
 from orchestrator.desk import Desk
 from orchestrator.endings import Ending, LastWord, Leaving, ending
 from orchestrator.eventlog import LOG_NAME
@@ -30,6 +31,14 @@ from orchestrator.recovery import recover
 from orchestrator.remedy import HOPELESS_IN_A_ROW, hopeless
 from orchestrator.signals import Interrupt, listening
 from orchestrator.state import SweepView, TrialState, TrialView
+from orchestrator.steering import (
+    DRAINED,
+    PAUSED,
+    STOPPED,
+    add_points,
+    enlarge,
+    failed_points,
+)
 from sweeps.identity import first_change, identity
 from sweeps.spec import SweepSpec
 from sweeps.study import Study
@@ -80,6 +89,9 @@ class Controller:
         self._looked = -math.inf
         self._failures: list[FailureKind] = []
         self._leaving: Leaving | None = None
+        self._hold: Leaving | None = None
+        self._asked_at = -math.inf
+        self._retried: set[int] = set()
         self._error: MirsweepError | None = None
         self._show_at = 0.0
 
@@ -152,6 +164,7 @@ class Controller:
         self._queue.extend(n for n, trial in known if not trial.state.final)
         while True:
             self._lease.check()
+            self._obey()
             self._leaving = self._leaving or self._reason_to_leave(interrupt)
             if self._leaving is not None:
                 self._drain(self._leaving)
@@ -159,19 +172,59 @@ class Controller:
             self._fill()
             if not self._active and not self._queue and not trials_left(self._view):
                 return
+            if self._hold is not None and not self._active:
+                time.sleep(POLL_S)
             for said in self._executor.wait(POLL_S):
                 self._hear(said)
             self._show()
 
+    def _obey(self) -> None:
+        """Carry out what people ask from other terminals; the log has it before it is done."""
+        now = time.monotonic()
+        if now - self._asked_at < POLL_S:
+            return
+        self._asked_at = now
+        for path, request in waiting(self._folder):
+            match request.verb:
+                case "stop":
+                    self._leaving = self._leaving or STOPPED
+                case "drain":
+                    self._hold = DRAINED
+                case "pause":
+                    self._pause()
+                case "resume":
+                    self._hold = None
+                    self._desk.journal.note("resumed")
+                case "extend":
+                    enlarge(self._desk, request)
+                case "retry":
+                    self._retry()
+                case "enqueue":
+                    add_points(self._desk, [request.point])
+            path.unlink(missing_ok=True)
+
+    def _retry(self) -> None:
+        again = [t for t in failed_points(self._view) if t.number not in self._retried]
+        self._retried.update(trial.number for trial in again)
+        add_points(self._desk, [trial.params for trial in again])
+
+    def _pause(self) -> None:
+        self._hold = PAUSED
+        self._desk.journal.note(PAUSED.reason)
+        for number in sorted(self._active):
+            self._executor.stop(number, PAUSED.reason)
+
     def _reason_to_leave(self, interrupt: Interrupt) -> Leaving | None:
         if interrupt.name is not None:
             return Leaving(reason=f"interrupted by {interrupt.name}; the same command goes on")
+        if self._hold is DRAINED and not self._active:
+            return DRAINED
         over = spent(self._view, self._clock(), (self._desk.trial(n) for n in self._active))
         return None if over is None else Leaving(reason=over, final=True)
 
     def _fill(self) -> None:
         """Start jobs, queued trials first, while capacity, concurrency and budget allow."""
-        if not self._queue and not trials_left(self._view):
+        if self._hold is not None or not (self._queue or trials_left(self._view)):
             return
         if not self._room() or self._over_quota():
             return
@@ -219,7 +272,7 @@ class Controller:
         if number not in self._active or self._desk.trial(number).attempt != said.attempt:
             return
         match event:
-            case Scored() if event in self._desk.trial(number).scores:
+            case Scored() if _repeats(event, self._desk.trial(number)):
                 return  # a resumed job repeats what it scored before its checkpoint
             case Scored():
                 self._desk.scored(number, event)
@@ -229,7 +282,8 @@ class Controller:
                 self._desk.heard(number, event)
 
     def _end(self, number: int, event: LastWord) -> None:
-        how = ending(self._desk.trial(number), event, self._spec, self._leaving)
+        leaving = self._leaving or self._hold
+        how = ending(self._desk.trial(number), event, self._spec, leaving)
         self._active.discard(number)
         self._desk.finish(number, how, event)
         if not how.state.final:
@@ -293,6 +347,16 @@ class Controller:
             self._on_change(self._desk.journal.snapshot())
             after = time.monotonic()
             self._show_at = after + max(SHOW_S, (after - now) / SHOW_SHARE)
+
+
+def _repeats(event: Scored, trial: TrialView) -> bool:
+    """Whether the log has this score: lists and tuples in it are the same to JSON."""
+    return any(
+        known.samples == event.samples
+        and known.guard == event.guard
+        and known.mir["mir"] == event.mir["mir"]
+        for known in reversed(trial.scores)
+    )
 
 
 _ERRORS: dict[FailureKind, type[MirsweepError]] = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from jobs.events import Event
 from jobs.spec import JobSpec
@@ -126,6 +126,10 @@ class Suggester(Protocol):
 
     def ask(self) -> Trial:
         """Begin the next trial. Raises ConfigError, telling it as failed, if it is no valid job."""
+        ...
+
+    def enqueue(self, shown: Mapping[str, Any]) -> None:
+        """Ask for this point next. Raises ConfigError if it is outside the space."""
         ...
 
     def adopt(self, number: int) -> Trial:

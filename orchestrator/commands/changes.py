@@ -58,10 +58,10 @@ def _put(tree: dict[str, Any], change: str) -> None:
         if not isinstance(below, dict):
             raise ConfigError(f"--set: {field}: {part!r} has no fields below it. Set it as a whole")
         inner = below
-    inner[path[-1]] = _value(field, text)
+    inner[path[-1]] = read_value(field, text)
 
 
-def _value(field: str, text: str) -> Any:
+def read_value(field: str, text: str) -> Any:
     """Numbers, true, false and null as such, lists and mappings as YAML, all else as text."""
     import yaml
 

@@ -45,6 +45,12 @@ def run(
     ] = None,
     trials: Trials = None,
     changes: Settings = None,
+    detach: Annotated[
+        bool,
+        typer.Option(
+            "--detach", help="Go on without this terminal; with --address http://..., as a Ray job."
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Sweep a recipe. Run it again to go on after an interruption."""
@@ -55,11 +61,38 @@ def run(
     check_folder(place)
     check_job(f"{recipe}: base.", spec.base)
     check_tracking(spec.tracking.uri)
+    if detach:
+        _detach(recipe, place, executor, address, trials, changes)
+        return
     view = _sweep(spec, place, executor, address, quiet=as_json)
     if view.ended is None:
         say_error(f"{view.note}: {same_command()}")
         raise typer.Exit(INTERRUPTED)
     _finish(view, place, as_json)
+
+
+def _detach(
+    recipe: Path,
+    folder: Path,
+    executor: ExecutorName,
+    address: str | None,
+    trials: int | None,
+    changes: list[str] | None,
+) -> None:
+    """Start the same command elsewhere; paths are absolute, for it may run in another folder."""
+    from orchestrator.detach import LOG, detach_here, detach_on_cluster
+
+    words = ["run", str(recipe.resolve()), "--folder", str(folder.resolve())]
+    words += [] if trials is None else ["--trials", str(trials)]
+    words += [word for change in changes or [] for word in ("--set", change)]
+    if address is not None and address.startswith(("http://", "https://")):
+        typer.echo(detach_on_cluster(words, address))
+    else:
+        words += ["--executor", executor.value]
+        words += [] if address is None else ["--address", address]
+        pid = detach_here(words, folder)
+        typer.echo(f"process {pid} runs it; what it says is in {folder / LOG}")
+    typer.echo(f"follow it with: mirsweep attach {folder}")
 
 
 def read_recipe(recipe: Path, trials: int | None, changes: list[str] | None) -> SweepSpec:

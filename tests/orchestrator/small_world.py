@@ -106,6 +106,7 @@ class FakeStudy:
     told: dict[int, tuple[str, float | None]] = field(default_factory=dict)
     reports: dict[int, dict[int, float]] = field(default_factory=dict)
     tellings: Counter[int] = field(default_factory=Counter)
+    waiting: list[dict[str, float]] = field(default_factory=list)
 
     def _trial(self, number: int) -> Trial:
         raw = self.raws[number]
@@ -116,9 +117,15 @@ class FakeStudy:
         number = len(self.raws)
         # As the real study: seed, number and what was told decide, not the process's history.
         best = min((v for s, v in self.told.values() if v is not None), default=0.0)
+        if self.waiting:
+            self.raws[number] = self.waiting.pop(0)
+            return self._trial(number)
         draw = random.Random(f"{self.spec.study.seed} {number} {best}").uniform(-4, -1)
         self.raws[number] = {"learning_rate": 10**draw}
         return self._trial(number)
+
+    def enqueue(self, shown: dict[str, float]) -> None:
+        self.waiting.append({"learning_rate": shown["learning_rate"]})
 
     def adopt(self, number: int) -> Trial:
         assert number not in self.told

@@ -1,0 +1,185 @@
+"""Requests from other terminals: taken in order, carried out once, whatever runs."""
+
+import json
+import os
+import socket
+from types import SimpleNamespace
+
+import pytest
+from small_world import SAMPLES, FakeJobs, FakeStudy, make_sweep
+from typer.testing import CliRunner
+
+import orchestrator.controller as loop
+from jobs.events import Failed
+from mir.errors import ClusterError
+from orchestrator import detach
+from orchestrator.cli import app
+from orchestrator.control import FOLDER, Request, controlled, post, taken, waiting
+from orchestrator.controller import Controller
+from orchestrator.detach import LOG, detach_here, detach_on_cluster
+from orchestrator.executors.inline import InlineExecutor
+from orchestrator.fold import load_view
+from orchestrator.lease import HOLDER_NAME
+from orchestrator.state import TrialState
+from orchestrator.trackers.memory import MemoryTracker
+from sweeps.spec import StopSpec
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch):
+    """Pretended jobs are quicker than a person: look for requests in every turn of the loop."""
+    monkeypatch.setattr(loop, "POLL_S", 0.0)
+
+
+class Asked(FakeJobs):
+    """Jobs during which a person asks for something: asks[trial] as it begins."""
+
+    def __init__(self, folder, asks, **fields):
+        super().__init__(**fields)
+        self.folder, self.asks = folder, asks
+
+    def __call__(self, spec, place):
+        for request in self.asks.pop(int(place.folder.name), ()):
+            post(self.folder, request)
+        return super().__call__(spec, place)
+
+
+def run(folder, asks, *, trials=4, study=None, **fields):
+    spec = make_sweep(trials, stop=StopSpec(rule="none", infeasible_patience=0))
+    jobs = Asked(folder, asks, **fields)
+    study = study or FakeStudy(spec)
+    view = Controller(
+        spec, folder, InlineExecutor(jobs), MemoryTracker(), open_study=lambda *_: study
+    ).run()
+    return view, jobs, study
+
+
+def states(view):
+    return [trial.state.value for _, trial in sorted(view.trials.items())]
+
+
+def test_requests_are_taken_in_the_order_they_were_left(tmp_path):
+    verbs = ["pause", "extend", "resume"]
+    paths = [post(tmp_path, Request(verb=verb)) for verb in verbs]
+    (tmp_path / FOLDER / "torn.json").write_text('{"verb": "st')
+    assert [(path, request.verb) for path, request in waiting(tmp_path)] == list(
+        zip(paths, verbs, strict=True)
+    )
+    assert not (tmp_path / FOLDER / "torn.json").exists()
+    assert not taken(paths[0], 0.0)
+    paths[0].unlink()
+    assert taken(paths[0], 0.0)
+
+
+def test_stop_saves_the_running_trial_and_the_next_run_goes_on(tmp_path):
+    view, jobs, study = run(tmp_path / "s", {1: [Request(verb="stop")]})
+    assert view.ended is None
+    assert view.note.startswith("stopped by `mirsweep stop`")
+    assert states(view) == ["complete", "paused"]
+    assert not waiting(tmp_path / "s")
+    view, again, _ = run(tmp_path / "s", {}, study=study)
+    assert states(view) == ["complete"] * 4
+    assert jobs.trained[1] + again.trained[1] == SAMPLES, "it went on from its checkpoint"
+
+
+def test_a_drained_sweep_lets_its_trials_end_and_begins_none(tmp_path):
+    view, _, study = run(tmp_path / "s", {1: [Request(verb="drain")]})
+    assert view.ended is None
+    assert states(view) == ["complete", "complete"]
+    assert "drained" in view.note
+    assert states(run(tmp_path / "s", {}, study=study)[0]) == ["complete"] * 4
+
+
+def test_a_paused_sweep_waits_with_its_trials_saved_until_it_is_resumed(tmp_path, monkeypatch):
+    seen = []
+
+    def slept(_seconds):
+        view = load_view(tmp_path / "s")
+        seen.append((view.trials[1].state, view.note))
+        post(tmp_path / "s", Request(verb="resume"))
+
+    monkeypatch.setattr(loop.time, "sleep", slept)
+    view, jobs, _ = run(tmp_path / "s", {1: [Request(verb="pause")]})
+    assert seen[0] == (TrialState.PAUSED, "paused; `mirsweep resume` goes on")
+    assert states(view) == ["complete"] * 4
+    assert jobs.trained[1] == SAMPLES
+    assert view.trials[1].restarts == 0
+
+
+def test_a_larger_budget_counts_at_once_and_stays_in_the_log(tmp_path):
+    asks = {1: [Request(verb="extend", trials=2), Request(verb="extend", trials=1, hours=5.0)]}
+    view, _, _ = run(tmp_path / "s", asks)
+    assert states(view) == ["complete"] * 7
+    found = load_view(tmp_path / "s").spec.budget
+    assert (found.trials, found.hours) == (7, None)
+
+
+def test_failed_points_are_tried_again_once_as_new_trials(tmp_path):
+    broken = Failed(kind="diverged", reason="loss is nan")
+    asks = {3: [Request(verb="retry"), Request(verb="retry")]}
+    view, _, _ = run(tmp_path / "s", asks, failures={1: [broken]})
+    assert states(view) == ["complete", "failed", "complete", "complete", "complete"]
+    assert view.trials[4].params == view.trials[1].params
+
+
+def test_an_enqueued_point_comes_next(tmp_path):
+    asks = {0: [Request(verb="enqueue", point={"learning_rate": 0.0125})]}
+    view, _, _ = run(tmp_path / "s", asks)
+    assert view.trials[1].params["learning_rate"] == 0.0125
+    assert len(view.trials) == 5
+
+
+def test_a_holder_is_seen_by_its_process(tmp_path):
+    assert not controlled(tmp_path)
+    holder = {"host": socket.gethostname(), "pid": os.getpid()}
+    (tmp_path / HOLDER_NAME).write_text(json.dumps(holder))
+    assert controlled(tmp_path)
+    (tmp_path / HOLDER_NAME).write_text(json.dumps(holder | {"pid": 2**22 + 1}))
+    assert not controlled(tmp_path)
+    (tmp_path / HOLDER_NAME).write_text(json.dumps(holder | {"host": "elsewhere"}))
+    assert controlled(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["stop"], 1, "no controller runs this study"),
+        (["pause"], 1, "no controller runs this study"),
+        (["extend"], 2, "nothing to add"),
+        (["retry"], 2, "say what to try again"),
+        (["retry", "--failed"], 2, "no failed trial"),
+        (["enqueue", "nosuch=1"], 2, "no such parameter"),
+        (["enqueue", "learning_rate"], 2, "is no NAME=VALUE"),
+        (["extend", "--trials", "2"], 0, "left for the next controller"),
+        (["enqueue", "learning_rate=1e-2"], 0, "left for the next controller"),
+    ],
+)
+def test_verbs_say_what_they_did_or_why_not(words, code, message, tmp_path):
+    folder = tmp_path / "s"
+    run(folder, {}, trials=1)
+    found = CliRunner().invoke(app, [words[0], str(folder), *words[1:]])
+    assert found.exit_code == code, found.output
+    assert message in found.output
+    assert len(waiting(folder)) == (code == 0)
+
+
+def test_what_was_left_is_carried_out_by_the_next_controller(tmp_path):
+    _, _, study = run(tmp_path / "s", {}, trials=1)
+    left = ["extend", str(tmp_path / "s"), "--trials", "2", "--json"]
+    found = CliRunner().invoke(app, left)
+    assert json.loads(found.stdout)["taken"] is False
+    assert len(run(tmp_path / "s", {}, trials=1, study=study)[0].trials) == 3
+
+
+def test_a_detached_command_runs_in_a_session_of_its_own(tmp_path):
+    pid = detach_here(["--version"], tmp_path / "s")
+    assert os.getsid(pid) == pid
+    os.waitpid(pid, 0)
+    assert (tmp_path / "s" / LOG).read_text().startswith("mirsweep ")
+
+
+def test_a_cluster_that_does_not_answer_is_named(monkeypatch):
+    refused = SimpleNamespace(returncode=1, stdout="", stderr="noise\nConnection refused")
+    monkeypatch.setattr(detach.subprocess, "run", lambda *_args, **_options: refused)
+    with pytest.raises(ClusterError, match=r"Connection refused. Is the dashboard at http://h:8"):
+        detach_on_cluster(["run", "r.yaml"], "http://h:8265")
