@@ -62,6 +62,10 @@ class Engine:
             model=model, optimizer=self._adamw(), config=config
         )
         require_obeyed(config, self._deepspeed)
+        if self._plain_optimizer:
+            # DeepSpeed clips parameter by parameter there, over a walk through all modules, and
+            # keeps no norm; `_clip_plain` takes one norm for both.
+            self._deepspeed.clip_fp32_gradients = _nothing
         self._state = FullState(self._deepspeed)
         self.trainable = model.trainable_counts()
         self.device = device_of(place)
@@ -83,7 +87,7 @@ class Engine:
             self._deepspeed.backward(loss)
             total += loss.detach()
             if part == parts and self._plain_optimizer:
-                grad_norm = self._plain_grad_norm()
+                grad_norm = self._clip_plain()
             self._deepspeed.step()
         if not self._plain_optimizer:
             grad_norm = float(self._deepspeed.get_global_grad_norm())
@@ -121,9 +125,13 @@ class Engine:
         """Stage 0 in float32: the optimizer is torch's own, and DeepSpeed keeps no norm."""
         return self._deepspeed.optimizer is self._deepspeed.basic_optimizer
 
-    def _plain_grad_norm(self) -> float:
-        grads = [p.grad for p in self._trained.values() if p.grad is not None]
-        return float(torch.nn.utils.get_total_norm(grads))
+    def _clip_plain(self) -> float:
+        """Clip the gradients, which all ranks share by now; their norm before that."""
+        learnt = [p for p in self._trained.values() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm([p.grad for p in learnt if p.grad is not None])
+        if self._spec.optim.gradient_clip > 0:
+            torch.nn.utils.clip_grads_with_norm_(learnt, self._spec.optim.gradient_clip, norm)
+        return float(norm)
 
     def _agree(self, loss: Tensor) -> tuple[float, str | None]:
         """Mean loss and the reason to stop; ranks that leave alone would deadlock the others."""
@@ -155,6 +163,10 @@ class Engine:
         factor = rate_factor(index, self._spec.optim)
         for group in self._deepspeed.basic_optimizer.param_groups:
             group["lr"] = group["full_rate"] * factor
+
+
+def _nothing() -> None:
+    pass
 
 
 def _split(share: Batch, micro: int) -> Iterator[Batch]:

@@ -126,6 +126,8 @@ def _budget(spec: SweepSpec) -> list[tuple[str, str]]:
     optim, stop = spec.base.optim, spec.stop
     most = spec.budget.trials * optim.steps * optim.global_batch
     scores = 1 + -(-optim.samples // spec.base.score.every_samples)
+    share = spec.base.score.overhead_limit
+    spared = "" if share >= 1 else f" or fewer, within {share:.0%} of its time"
     limit = "".join(f", at most {text}" for text in _limits(spec))
     rules = " and ".join(rule.rule for rule in stop.chain)
     rule = "none" if rules == "none" else f"{rules}, confidence {number(stop.confidence)}"
@@ -136,7 +138,10 @@ def _budget(spec: SweepSpec) -> list[tuple[str, str]]:
             f"{count(optim.samples)} samples, {optim.steps} steps of {optim.global_batch}",
         ),
         ("at most", f"{count(most)} samples, fewer by early stopping ({rule})"),
-        ("scores a trial", f"{scores}, {spec.base.score.pairs} pairs, {spec.base.score.variant}"),
+        (
+            "scores a trial",
+            f"{scores}{spared}, {spec.base.score.pairs} pairs, {spec.base.score.variant}",
+        ),
         ("search", f"{spec.study.sampler} for {spec.study.objective}, seed {spec.study.seed}"),
         ("a score counts if", ", ".join(spec.study.guard.constraints) or "always"),
     ]
