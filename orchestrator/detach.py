@@ -15,18 +15,17 @@ LOG = "controller.log"
 _START = "from orchestrator.cli import main; main()"
 
 
-def detach_here(arguments: Sequence[str], folder: Path) -> int:
-    """Run `mirsweep ARGUMENTS` in a session of its own; returns its process id."""
+def detach_here(arguments: Sequence[str], folder: Path) -> subprocess.Popen[bytes]:
+    """Run `mirsweep ARGUMENTS` in a session of its own, which outlives this process."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOG).open("ab") as log:
-        started = subprocess.Popen(
+        return subprocess.Popen(
             [sys.executable, "-c", _START, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             start_new_session=True,
         )
-    return started.pid
 
 
 def detach_on_cluster(arguments: Sequence[str], dashboard: str) -> str:

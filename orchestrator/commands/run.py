@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from orchestrator.ports import Executor
     from orchestrator.state import SweepView
     from sweeps.spec import SweepSpec
+
+
+PATIENCE_S = 0.25
+"""How long the loop waits for Optuna before it looks after jobs again."""
 
 
 class ExecutorName(StrEnum):
@@ -90,8 +95,8 @@ def _detach(
     else:
         words += ["--executor", executor.value]
         words += [] if address is None else ["--address", address]
-        pid = detach_here(words, folder)
-        typer.echo(f"process {pid} runs it; what it says is in {folder / LOG}")
+        started = detach_here(words, folder)
+        typer.echo(f"process {started.pid} runs it; what it says is in {folder / LOG}")
     typer.echo(f"follow it with: mirsweep attach {folder}")
 
 
@@ -119,7 +124,11 @@ def _sweep(
     screen = LiveView(console) if live else PlainView(lambda line: typer.echo(line, err=quiet))
     with screen:
         runner = _executor(name, address)
-        return Controller(spec, folder, runner, MlflowTracker(), on_change=screen).run()
+        # In this process nothing goes on meanwhile, and the very same sweep is to come out.
+        patience_s = math.inf if name is ExecutorName.INLINE else PATIENCE_S
+        return Controller(
+            spec, folder, runner, MlflowTracker(), on_change=screen, patience_s=patience_s
+        ).run()
 
 
 def _executor(name: ExecutorName, address: str | None) -> Executor:

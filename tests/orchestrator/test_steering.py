@@ -172,9 +172,8 @@ def test_what_was_left_is_carried_out_by_the_next_controller(tmp_path):
 
 
 def test_a_detached_command_runs_in_a_session_of_its_own(tmp_path):
-    pid = detach_here(["--version"], tmp_path / "s")
-    assert os.getsid(pid) == pid
-    os.waitpid(pid, 0)
+    with detach_here(["--version"], tmp_path / "s") as started:
+        assert os.getsid(started.pid) == started.pid
     assert (tmp_path / "s" / LOG).read_text().startswith("mirsweep ")
 
 
