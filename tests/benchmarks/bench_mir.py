@@ -2,10 +2,15 @@
 
     python tests/benchmarks/bench_mir.py [--sizes 576 1024 2048] [--kinds usual] [--repeats 3]
     python tests/benchmarks/bench_mir.py --bias
+    python tests/benchmarks/bench_mir.py --end-to-end [--pairs 100] [--text-tokens 300]
+    python tests/benchmarks/bench_mir.py --ranks --sizes 1024 --tokens 10000
+    python tests/benchmarks/bench_mir.py --memory --sizes 1024
 
 All of a size runs interleaved in one process, so the ratios hold where the seconds do not.
 `--threads 1` counts the processor's seconds instead of the clock's, for machines that others
-use too. `--bias` prints how the distance of equal populations falls with the number of tokens.
+use too. `--accurate-up-to 2048` leaves the paper's accurate mode out where it takes minutes.
+`--bias` prints how the distance of equal populations falls with the number of tokens; the others
+are explained in bench_mir_model.py.
 """
 
 from __future__ import annotations
@@ -14,6 +19,7 @@ import argparse
 import time
 from statistics import median
 
+import bench_mir_model
 import torch
 from torch import Tensor
 
@@ -101,7 +107,7 @@ def bias(size: int) -> str:
 
 
 def main() -> None:
-    """Print a markdown table."""
+    """Print what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[576, 1024, 2048])
     parser.add_argument("--tokens", type=int, default=20_000)
@@ -109,11 +115,28 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", choices=list(SPECTRA), default=list(SPECTRA))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--bias", action="store_true")
+    parser.add_argument("--accurate-up-to", type=int, default=2048)
+    parser.add_argument("--end-to-end", action="store_true")
+    parser.add_argument("--pairs", type=int, default=100)
+    parser.add_argument("--text-tokens", type=int, default=300)
+    parser.add_argument("--ranks", action="store_true")
+    parser.add_argument("--memory", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.bias:
         print(bias(options.sizes[0]))
-        return
+    elif options.end_to_end:
+        bench_mir_model.end_to_end(options.pairs, options.text_tokens, options.repeats)
+    elif options.ranks:
+        bench_mir_model.ranks_against_threads(options.sizes[0], options.tokens, options.repeats)
+    elif options.memory:
+        bench_mir_model.memory(options.sizes[0], sequences=40, length=200, count=12)
+    else:
+        table(options)
+
+
+def table(options: argparse.Namespace) -> None:
+    """One row for every size and kind of features."""
     print(
         f"{options.tokens} tokens a modality, {PAIRS} pairs, {torch.get_num_threads()} threads, "
         f"medians of {options.repeats} (accurate: 1)\n\n"
@@ -122,7 +145,7 @@ def main() -> None:
     )
     for size in options.sizes:
         for kind in options.kinds:
-            accurate = kind == "usual"
+            accurate = kind == "usual" and size <= options.accurate_up_to
             print(compare(size, options.tokens, kind, options.repeats, accurate), flush=True)
 
 

@@ -180,9 +180,7 @@ class Cluster:
             mir=mir, standard_error=0.02, protocol=Protocol(variant="exact"), layers=self.layers
         )
         loss = 7.0 - 4.0 * done
-        guard = GuardReading(
-            validation_loss=loss, wrong_loss=loss + done, gap=done, gap_error=0.05
-        )
+        guard = GuardReading(validation_loss=loss, wrong_loss=loss + done, gap=done, gap_error=0.05)
         return Scored(samples=samples, mir=report.to_json(), guard=guard, seconds=0.0)
 
 

@@ -26,6 +26,8 @@ def gang(spec: JobSpec, place: Place) -> Iterator[Event]:
     The ranks agree by a file in the trial's folder, real ones by an all-reduce.
     """
     (place.folder / f"pid{place.rank}").write_text(f"{os.getpid()} {os.getppid()}")
+    while not all((place.folder / f"pid{rank}").exists() for rank in range(place.world_size)):
+        time.sleep(0.01)
     asked = place.folder / "asked"
 
     def stop() -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -186,3 +187,27 @@ def test_a_heartbeat_that_cannot_be_written_ends_nothing(tmp_path, monkeypatch):
         monkeypatch.setattr(held, "_write", full)
         time.sleep(0.05)
         held.check()
+
+
+def test_the_second_ctrl_c_leaves_at_once_and_the_same_command_goes_on(tmp_path):
+    study, jobs = FakeStudy(SPEC), FakeJobs()
+
+    def impatient(spec, place):
+        for event in jobs(spec, place):
+            yield event
+            if place.folder.name == "0001" and getattr(event, "samples", 0) == 24:
+                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
+
+    def controller(runner):
+        executor = InlineExecutor(runner, slots=2, nodes=((2.0, 0.0),))
+        return Controller(
+            SPEC, tmp_path / "study", executor, MemoryTracker(), open_study=lambda *_: study
+        )
+
+    with pytest.raises(KeyboardInterrupt):
+        controller(impatient).run()
+    assert jobs.running == 0
+    view = controller(jobs).run()
+    assert all(trial.state.final for trial in view.trials.values())
+    assert all(trial.restarts == 0 for trial in view.trials.values())
