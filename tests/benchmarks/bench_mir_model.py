@@ -1,0 +1,203 @@
+"""MIR of a whole model: time over its forward passes, ranks against threads, memory; see bench_mir.
+
+Each function prints ratios of one run; seconds mean nothing on a busy machine.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from statistics import median
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from jobs.model.build import build_model
+from jobs.place import Place
+from jobs.scoring import Scorer
+from jobs.spec.score import TextsSpec
+from mir.capture import Batch, Subject, score_model
+from mir.memory import MemoryPlan, Need
+from mir.ranks import score_across_ranks
+from mir.report import Protocol
+from mir.score import score_layers
+from sweeps.recipe import load_recipe
+
+RECIPE = Path(__file__).parents[2] / "sweeps" / "recipes" / "real-cpu.yaml"
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Seconds by the clock."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def _long_texts(source: Path, words: int) -> str:
+    """The texts, each followed by those after it until it has this many words."""
+    lines = source.read_text().splitlines()
+    long = []
+    for number in range(len(lines)):
+        joined: list[str] = []
+        while len(joined) < words:
+            joined += lines[number % len(lines)].split()
+            number += 1
+        long.append(" ".join(joined))
+    return "\n".join(long)
+
+
+def end_to_end(pairs: int, text_tokens: int, repeats: int) -> None:
+    """Scoring SmolLM2 + EfficientNet in bfloat16 over the same forward passes alone."""
+    base = load_recipe(RECIPE).base
+    images = base.data.sources["stamps"]
+    built = build_model(base.model, 0)
+    built.model.bfloat16()
+    with tempfile.TemporaryDirectory() as folder:
+        texts = Path(folder, "texts.txt")
+        texts.write_text(_long_texts(Path(base.score.texts.source), text_tokens))
+        wanted = {"pairs": pairs, "max_text_tokens": text_tokens, "images": images}
+        wanted |= {"batch_size": 8, "texts": TextsSpec(source=str(texts))}
+        spec = base.model_copy(update={"score": base.score.model_copy(update=wanted)})
+        scorer = Scorer(spec, built, Place(folder=Path(folder)))
+    built.model.eval()
+
+    def forwards() -> None:
+        for batch in scorer._pairs:
+            features = batch.pictures.encode(built.model, torch.device("cpu"))
+            inputs = (features, batch.text_ids, batch.text_mask, scorer._prefix_ids)
+            built.model.run_decoder(built.model.sequence(*inputs))
+
+    with torch.no_grad():
+        forwards()  # encodes the pictures, which both sides then find encoded
+        rounds = [(timed(forwards), timed(scorer._mir)) for _ in range(repeats)]
+        report = scorer._mir()
+    tokens = sum(layer.vision_tokens + layer.text_tokens for layer in report.layers[:1])
+    ratio = median(scored / alone for alone, scored in rounds)
+    print(
+        f"{pairs} pairs, {tokens} tokens, {len(report.layers)} layers, "
+        f"{torch.get_num_threads()} threads, {repeats} rounds: forward passes "
+        f"{median(alone for alone, _ in rounds):.1f} s, with the score "
+        f"{median(scored for _, scored in rounds):.1f} s, ratio {ratio:.2f} "
+        f"(rounds: {', '.join(f'{scored / alone:.2f}' for alone, scored in rounds)}); "
+        f"MIR {report.mir:.3f} +/- {report.standard_error:.3f}"
+    )
+
+
+def _layers(size: int, tokens: int, count: int, share: slice) -> Iterator[tuple[Tensor, Tensor]]:
+    for layer in range(count):
+        generator = torch.Generator().manual_seed(layer)
+        vision, text = (torch.randn(tokens, size, generator=generator) + k for k in (0.1, 0))
+        yield vision[share], text[share]
+
+
+def _rank(rank: int, ranks: int, folder: str, shape: tuple[int, int, int], answer: object) -> None:
+    torch.set_num_threads(max(1, 2 // ranks))
+    size, tokens, count = shape
+    if ranks > 1:
+        store = dist.FileStore(str(Path(folder, "store")), ranks)
+        wait = timedelta(seconds=300)
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=ranks, timeout=wait)
+    share = slice(rank * tokens // ranks, (rank + 1) * tokens // ranks)
+    index = (torch.arange(tokens) * 100 // tokens)[share]
+    layers = list(_layers(size, tokens, count, share))
+    score_across_ranks(layers[:ranks], (index, index))  # threads and libraries are up after this
+    seconds = timed(lambda: score_across_ranks(layers, (index, index)))
+    answer.put(seconds)  # type: ignore[attr-defined]
+
+
+def _alone(target: Callable[..., None], *arguments: object, processes: int = 1) -> list[float]:
+    """What fresh processes put into the queue that each gets as its last argument."""
+    context = multiprocessing.get_context("spawn")
+    answer = context.Queue()
+    started = [
+        context.Process(target=target, args=(rank, *arguments, answer)) for rank in range(processes)
+    ]
+    for process in started:
+        process.start()
+    found = [answer.get(timeout=600) for _ in started]
+    for process in started:
+        process.join()
+    return found
+
+
+def ranks_against_threads(size: int, tokens: int, repeats: int) -> None:
+    """Two ranks of one thread against one rank of two threads, six layers, exchange included."""
+    shape, ratios = (size, tokens, 6), []
+    for _ in range(repeats):
+        seconds = []
+        for ranks in (1, 2):
+            with tempfile.TemporaryDirectory() as folder:
+                seconds.append(max(_alone(_rank, ranks, folder, shape, processes=ranks)))
+        ratios.append(seconds[1] / seconds[0])
+        print(f"one rank {seconds[0]:.2f} s, two ranks {seconds[1]:.2f} s, {ratios[-1]:.2f}")
+    print(f"D {size}, {tokens} tokens a modality: two ranks / one rank {median(ratios):.2f}")
+
+
+@dataclass(frozen=True)
+class _Random:
+    """Batches of random states, made again in every pass; half vision, half text."""
+
+    size: int
+    sequences: int
+    length: int
+
+    def __iter__(self) -> Iterator[Batch]:
+        vision = torch.arange(self.length)[None] < self.length // 2
+        for number in range(self.sequences):
+            generator = torch.Generator().manual_seed(number)
+            states = torch.randn(1, self.length, self.size, generator=generator)
+            yield Batch(inputs={"x": states}, vision=vision, text=~vision, pairs=[number])
+
+
+def _peak(
+    _rank: int, shape: tuple[int, int, int, int], groups: int, score: bool, answer: object
+) -> None:
+    size, sequences, length, count = shape
+    torch.set_num_threads(1)
+    module = nn.Sequential(*(nn.Linear(size, size) for _ in range(count)))
+    batches = _Random(size, sequences, length)
+    step = -(-count // groups)
+    ranges = tuple(range(k, min(k + step, count + 1)) for k in range(1, count + 1, step))
+    subject = Subject(
+        module=module,
+        forward=lambda inputs: module(inputs["x"]),
+        decoder_layers=list(module),
+        final_norm=None,
+        hidden_size=size,
+    )
+    if score:
+        plan = MemoryPlan(store="device", groups=ranges, reason="")
+        score_model(subject, batches, plan=plan, protocol=Protocol(variant="exact"))
+    else:
+        small = torch.randn(300, 64)
+        score_layers([(small, small + 1)])  # so that the libraries' own memory is in both
+        with torch.no_grad():
+            for batch in batches:
+                subject.forward(batch.inputs)
+    answer.put(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)  # type: ignore[attr-defined]
+
+
+def memory(size: int, sequences: int, length: int, count: int) -> None:
+    """Peak resident memory over the forward passes' own, against the formula of mir.memory."""
+    shape = (size, sequences, length, count)
+    tokens = sequences * length
+    need = Need(layers=count, tokens=tokens, all_tokens=tokens, size=size, itemsize=4)
+    (floor,) = _alone(_peak, shape, 1, False)
+    print(
+        f"D {size}, {tokens} tokens, {count} layers, float32; forwards alone {floor / 1e6:.0f} MB"
+    )
+    print("\n| passes | formula | measured | measured / formula |\n|---|---|---|---|")
+    for groups in (1, 2, 4):
+        formula = need.kept(-(-count // groups)) + need.work
+        over = _alone(_peak, shape, groups, True)[0] - floor
+        print(
+            f"| {groups} | {formula / 1e6:.0f} MB | {over / 1e6:.0f} MB | {over / formula:.2f} |",
+            flush=True,
+        )
