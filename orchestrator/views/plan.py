@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -12,6 +13,7 @@ from rich.text import Text
 
 from jobs.spec import DataSpec, SourceSpec
 from orchestrator.budget import unit
+from orchestrator.calibration import Estimate
 from orchestrator.placement import job_slots, why_not
 from orchestrator.ports import Capacity
 from orchestrator.views.text import (
@@ -27,9 +29,15 @@ from sweeps.spec import SweepSpec
 Params = dict[str, float | int | str]
 
 
-def plan_json(spec: SweepSpec, variants: Sequence[Params], machine: Capacity) -> dict[str, Any]:
-    """The plan for programs: the resolved recipe and the sampled variants."""
+def plan_json(
+    spec: SweepSpec,
+    variants: Sequence[Params],
+    machine: Capacity,
+    found: Estimate | None = None,
+) -> dict[str, Any]:
+    """The plan for programs: the resolved recipe, the sampled variants, and the estimate."""
     return {
+        "estimate": None if found is None else asdict(found),
         "recipe": spec.model_dump(mode="json"),
         "variants": list(variants),
         "machine": {"nodes": [list(node) for node in machine.nodes]},
@@ -37,7 +45,12 @@ def plan_json(spec: SweepSpec, variants: Sequence[Params], machine: Capacity) ->
     }
 
 
-def render_plan(spec: SweepSpec, variants: Sequence[Params], machine: Capacity) -> RenderableType:
+def render_plan(
+    spec: SweepSpec,
+    variants: Sequence[Params],
+    machine: Capacity,
+    found: Estimate | None = None,
+) -> RenderableType:
     """All sections, each a heading with a small table."""
     sections: list[tuple[str, RenderableType]] = [
         ("sources", _sources(spec.base.data)),
@@ -45,6 +58,8 @@ def render_plan(spec: SweepSpec, variants: Sequence[Params], machine: Capacity) 
         ("budget", _facts(_budget(spec))),
         ("resources", _facts(_resources(spec, machine))),
     ]
+    if found is not None:
+        sections.append(("estimate, if nothing is stopped early", _facts(found.lines())))
     if variants:
         sections.append((f"{len(variants)} sampled variants", _variants(variants)))
     parts: list[RenderableType] = [Text(spec.name, style="bold")]

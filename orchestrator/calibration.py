@@ -1,0 +1,108 @@
+"""How long a sweep will take, from a few steps and two scores of its base job on this machine."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from jobs.events import Event, Failed, Scored, Started, Step, Stopped
+from jobs.spec import JobSpec
+from mir.errors import ClusterError, MirsweepError
+from orchestrator.budget import devices, unit
+from orchestrator.views.text import duration, number
+from sweeps.spec import SweepSpec
+
+STEPS = 8
+Run = Callable[[JobSpec, Callable[[Event], None]], Event]
+"""Runs a job, hands on what it says, and returns its last word."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Seconds until a job starts, for one sample, and for one score."""
+
+    start: float
+    sample: float
+    score: float
+
+    def trial(self, job: JobSpec) -> float:
+        """Seconds of a full trial."""
+        samples = job.optim.steps * job.optim.global_batch
+        scores = 1 + -(-samples // job.score.every_samples)
+        return self.start + samples * self.sample + scores * self.score
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """An upper bound: every trial runs to its end. hours: of devices; cost: None without a price.
+
+    seconds: of the clock, None where no job fits.
+    """
+
+    trial: float
+    seconds: float | None
+    hours: float
+    unit: str
+    cost: float | None
+
+    def lines(self) -> list[tuple[str, str]]:
+        """Name and text of each line for people."""
+        whole = "jobs do not fit here" if self.seconds is None else duration(self.seconds)
+        found = [
+            ("a full trial", duration(self.trial)),
+            ("all trials", f"at most {whole}, {number(self.hours)} {self.unit}"),
+        ]
+        return found if self.cost is None else [*found, ("cost", f"at most {self.cost:,.2f}")]
+
+
+def short(job: JobSpec) -> JobSpec:
+    """The job cut to a few steps, with a score before and one after them."""
+    samples = STEPS * job.optim.global_batch
+    tree = job.to_json()
+    tree["optim"] |= {"samples": samples}
+    tree["score"] |= {"every_samples": samples}
+    tree["checkpoint"] |= {"every_samples": samples}
+    return JobSpec.model_validate(tree)
+
+
+def calibrate(job: JobSpec, run: Run, clock: Callable[[], float] = time.monotonic) -> Calibration:
+    """Run the shortened job. Raises MirsweepError where it fails."""
+    began, started = clock(), 0.0
+    paces: list[float] = []
+    scores: list[float] = []
+
+    def hear(event: Event) -> None:
+        nonlocal started
+        match event:
+            case Started():
+                started = clock() - began
+            case Step() if event.samples_per_second > 0:
+                paces.append(event.samples_per_second)
+            case Scored():
+                scores.append(event.seconds)
+
+    last = run(short(job), hear)
+    if isinstance(last, Failed | Stopped):
+        raise MirsweepError(f"calibration: the job did not end: {last.reason}")
+    if not paces or not scores:
+        raise ClusterError("calibration: the job ended without a step or a score")
+    # The first step also pays for what is made once.
+    pace = statistics.median(paces[1:] or paces)
+    return Calibration(start=started, sample=1 / pace, score=statistics.fmean(scores))
+
+
+def estimate(spec: SweepSpec, found: Calibration, at_once: int) -> Estimate:
+    """What all trials of a sweep take at most, so many at a time."""
+    trial, trials = found.trial(spec.base), spec.budget.trials
+    hours = trials * trial * devices(spec.resources) / 3600
+    price = spec.resources.price_per_hour
+    rounds = -(-trials // at_once) if at_once else 0
+    return Estimate(
+        trial=trial,
+        seconds=rounds * trial if at_once else None,
+        hours=hours,
+        unit=unit(spec.resources),
+        cost=None if price is None else hours * price,
+    )
