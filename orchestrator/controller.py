@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import logging
 import math
-import os
-import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from jobs.events import Failed, FailureKind, Finished, Scored, Stopped
@@ -22,7 +20,6 @@ from orchestrator.budget import spent, trials_left
 from orchestrator.control import waiting
 from orchestrator.desk import Desk
 from orchestrator.endings import Ending, LastWord, Leaving, ending
-from orchestrator.eventlog import LOG_NAME
 from orchestrator.journal import Journal
 from orchestrator.lease import lease
 from orchestrator.placement import job_slots, require_fit, why_not
@@ -39,6 +36,7 @@ from orchestrator.steering import (
     enlarge,
     failed_points,
 )
+from orchestrator.study_folder import study_folder
 from sweeps.identity import first_change, identity
 from sweeps.spec import SweepSpec
 from sweeps.study import Study
@@ -118,7 +116,7 @@ class Controller:
 
     def _run(self) -> SweepView:
         with ExitStack() as stack:
-            stack.enter_context(_study_folder(self._folder))
+            stack.enter_context(study_folder(self._folder))
             self._lease = stack.enter_context(lease(self._folder, self._wait_s))
             interrupt = stack.enter_context(listening())
             journal = stack.enter_context(closing(Journal(self._folder, self._clock)))
@@ -363,28 +361,3 @@ _ERRORS: dict[FailureKind, type[MirsweepError]] = {
     "bad-configuration": ConfigError,
     "bad-data": DataError,
 }
-
-
-@contextmanager
-def _study_folder(folder: Path) -> Iterator[None]:
-    """The folder exists inside; a new one is taken away again if the sweep could not begin."""
-    new = not folder.exists()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"{folder}: the study's folder cannot be made ({error.strerror}). Choose another one"
-        ) from error
-    if not os.access(folder, os.W_OK):
-        raise ConfigError(f"{folder}: the study's folder cannot be written. Choose another one")
-    try:
-        yield
-    except MirsweepError:
-        if new and not _begun(folder):
-            shutil.rmtree(folder)
-        raise
-
-
-def _begun(folder: Path) -> bool:
-    log = folder / LOG_NAME
-    return log.exists() and log.stat().st_size > 0
