@@ -101,7 +101,7 @@ class Kept(Ours):
         if not self._features:
             for batch in batches:
                 here = batch.to(self._device)
-                kept = {**vars(here), "pixel_values": self._model.encode(here.pixel_values).float()}
+                kept = {**vars(here), "pixel_values": self._model.encode(here.pixel_values)}
                 self._features.append(Batch(**kept))
         return super().steps(self._features)
 
