@@ -244,7 +244,10 @@ class Controller:
 
     def _over_quota(self) -> bool:
         """Whether to wait until running jobs give space back; leave if there are none."""
-        full = self._desk.keeper.full
+        keeper = self._desk.keeper
+        if keeper.full is not None and not self._active:
+            keeper.flush(FLUSH_S)  # the trial that ended last may just be giving its space back
+        full = keeper.full
         if full is None:
             return False
         self._desk.journal.note(full)
