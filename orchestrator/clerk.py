@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,6 +87,10 @@ class Clerk:
     def report(self, number: int, samples: int, value: float, error: float = 0.0) -> None:
         """Note a feasible score of a running trial."""
         self._say(lambda: self._study.report(number, samples, value, error))
+
+    def also(self, number: int, values: Sequence[float]) -> None:
+        """Note the other objectives of a trial that is about to end."""
+        self._say(lambda: self._study.also(number, values))
 
     def tell_complete(self, number: int, objective: float, violations: Mapping[str, float]) -> None:
         """End a trial with its value."""

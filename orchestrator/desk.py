@@ -155,7 +155,7 @@ class Desk:
             self.tracker.trial_left(number, how.state, how.reason)
             return
         self.journal.ended(number, how.state, how.reason, event=event, objective=how.objective)
-        tell(self.clerk, self.trial(number))
+        tell(self.clerk, self.trial(number), self.spec)
         if self.trial(number).attempt > 0:
             self.tracker.trial_ended(number, how.state, how.reason)
             self.keeper.saved_or_ended(number)

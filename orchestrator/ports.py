@@ -148,6 +148,10 @@ class Suggester(Protocol):
         """Note a feasible score of a running trial; telling it twice changes nothing."""
         ...
 
+    def also(self, number: int, values: Sequence[float]) -> None:
+        """Note the other objectives of a running trial that is about to end."""
+        ...
+
     def tell_complete(self, number: int, objective: float, violations: Mapping[str, float]) -> None:
         """End a trial with its value; telling it twice changes nothing."""
         ...

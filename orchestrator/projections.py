@@ -5,16 +5,18 @@ Telling is idempotent: a value told twice is kept once, events keep their times.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from jobs.events import Scored, event_from_json
 from mir.errors import ClusterError, ConfigError, MirsweepError
 from orchestrator.eventlog import read_records
+from orchestrator.front import also
 from orchestrator.ports import Suggester, Tracker
 from orchestrator.state import SweepView, TrialState, TrialView
 from sweeps.objective import objective_error, objective_value
+from sweeps.spec import SweepSpec
 
 OPTUNA = {
     "COMPLETE": TrialState.COMPLETE,
@@ -30,6 +32,10 @@ class Teller(Protocol):
         """Note a feasible score."""
         ...
 
+    def also(self, number: int, values: Sequence[float]) -> None:
+        """Note the other objectives of a trial that is about to end."""
+        ...
+
     def tell_complete(self, number: int, objective: float, violations: Mapping[str, float]) -> None:
         """End a trial with its value."""
         ...
@@ -43,8 +49,10 @@ class Teller(Protocol):
         ...
 
 
-def tell(study: Teller, trial: TrialView) -> None:
+def tell(study: Teller, trial: TrialView, spec: SweepSpec) -> None:
     """Tell how a trial ended; nothing for one that has not."""
+    if spec.study.also and trial.state.final and trial.scores:
+        study.also(trial.number, also(trial, spec))
     match trial.state:
         case TrialState.COMPLETE:
             assert trial.objective is not None
@@ -89,7 +97,7 @@ def project_study(view: SweepView, study: Suggester, folder: Path) -> None:
             continue
         study.adopt(number)
         report(study, trial, view.spec.study.objective)
-        tell(study, trial)
+        tell(study, trial, view.spec)
 
 
 def _make_again(study: Suggester, trial: TrialView, folder: Path) -> bool:
@@ -110,13 +118,14 @@ def _make_again(study: Suggester, trial: TrialView, folder: Path) -> bool:
 
 def project_tracker(view: SweepView, log: Path, tracker: Tracker, trials: set[int]) -> None:
     """Tell the tracker again all that the log has about these trials, as far as they ever ran."""
-    told = sorted(number for number in trials if view.trials[number].attempt > 0)
+    told = sorted(number for number in trials if _ran(view.trials[number]))
     if not told:
         return
+    known = set(told)
     for number in told:
         tracker.trial_started(number, view.trials[number].job, view.trials[number].params)
     for record in read_records(log):
-        if record.kind == "event" and record.data["trial"] in trials:
+        if record.kind == "event" and record.data["trial"] in known:
             event = event_from_json(record.data["event"])
             tracker.record(record.data["trial"], event, record.time)
     for number in told:
@@ -125,3 +134,8 @@ def project_tracker(view: SweepView, log: Path, tracker: Tracker, trials: set[in
             tracker.trial_ended(number, trial.state, trial.reason)
         elif trial.state is not TrialState.RUNNING:
             tracker.trial_left(number, trial.state, trial.reason)
+
+
+def _ran(trial: TrialView) -> bool:
+    """Whether a job of it was ever heard or begun; a mended log may lack the beginning."""
+    return trial.attempt > 0 or trial.samples > 0 or bool(trial.scores)

@@ -11,7 +11,7 @@ from sweeps.told import State, Told
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-ERROR = "mirsweep:error"
+ERROR, ALSO = "mirsweep:error", "mirsweep:also"
 _STATES: Mapping[str, State] = {
     "COMPLETE": "complete",
     "PRUNED": "stopped",
@@ -45,11 +45,12 @@ def _told(trial: FrozenTrial, sign: float, gains: Mapping[int, float]) -> Told:
     if value is None and trial.intermediate_values:
         last = max(trial.intermediate_values)
         value = trial.intermediate_values[last] + gains.get(last, 0.0)
+    also = [float(other) for other in trial.user_attrs.get(ALSO, ())]
     return Told(
         number=trial.number,
         raw=dict(trial.params),
         state=_STATES[trial.state.name],
-        values=() if value is None else (sign * value,),
+        values=() if value is None else (sign * value, *also),
         errors=() if value is None else (float(trial.user_attrs.get(ERROR, 0.0)),),
         violations=dict(trial.constraints),
     )

@@ -131,3 +131,15 @@ SAMPLERS: Mapping[str, Callable[[Cube, StudySpec], Sampler]] = {
     "random": _Random,
     "grid": _Grid,
 }
+
+_OWN_FRONT = ("nsga2", "qmc", "random", "grid")  # take several values, or none
+
+
+def make_sampler(cube: Cube, spec: StudySpec) -> Sampler:
+    """The recipe's sampler; one that takes a single value is given norms of several."""
+    make = SAMPLERS[spec.sampler]
+    if not spec.also or spec.sampler in _OWN_FRONT:
+        return make(cube, spec)
+    from sweeps.scalar import Scalarised
+
+    return Scalarised(lambda: make(cube, spec), spec.seed)

@@ -81,10 +81,15 @@ class GuardSpec(Frozen):
     )
 
 
+AlsoName = Literal["mir", "validation-loss", "gap", "device-hours"]
+
+
 class StudySpec(Frozen):
     """How the next variant is chosen.
 
     storage: an SQLAlchemy URL; None keeps SQLite in the study's folder.
+    also: objectives beside the first, e.g. [gap, device-hours]: the search then looks for the
+    whole Pareto front. Stopping and the winner go by the first.
     start: points to try first, by the names that people see, what is left out is drawn.
     warm_start: folders of earlier studies; the best `warm_points` of each are tried first.
     grid_levels: of `grid`, places on each axis; a mixture's weights are multiples of 1 / (n - 1).
@@ -93,6 +98,7 @@ class StudySpec(Frozen):
 
     sampler: Literal["gp", "tpe", "cmaes", "nsga2", "qmc", "random", "grid"] = "gp"
     objective: Literal["mir", "validation-loss", "gap"] = "mir"
+    also: tuple[AlsoName, ...] = ()
     seed: int = 0
     startup_trials: PositiveInt = 6
     grid_levels: Annotated[int, Field(ge=2)] = 3

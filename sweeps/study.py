@@ -19,10 +19,10 @@ from sweeps.apart import kept_apart
 from sweeps.axes import Raw, Shown, Value
 from sweeps.cube import Cube
 from sweeps.draws import Stored
-from sweeps.history import ERROR, history
+from sweeps.history import ALSO, ERROR, history
 from sweeps.identity import MAY_CHANGE, first_change, identity
 from sweeps.objective import direction
-from sweeps.samplers import SAMPLERS
+from sweeps.samplers import make_sampler
 from sweeps.seeds import seed_of
 from sweeps.space import space_of
 from sweeps.spec import SweepSpec
@@ -73,7 +73,7 @@ class Study:
         self.sweep = sweep
         self.space = space_of(sweep)
         self._cube = Cube(self.space)
-        self._sampler = SAMPLERS[sweep.study.sampler](self._cube, sweep.study)
+        self._sampler = make_sampler(self._cube, sweep.study)
         self._url = storage_url(sweep.study.storage, folder)
         self._open: dict[int, optuna.trial.Trial] = {}
         storage = open_storage(self._url)
@@ -148,6 +148,12 @@ class Study:
             trial.report(value, samples)
             if error:
                 trial.set_user_attr(ERROR, error)
+
+    def also(self, number: int, values: Sequence[float]) -> None:
+        """Note the other objectives of a running trial that is about to end; less is better."""
+        with storage_errors(self._url):
+            if not self._trials()[number].state.is_finished():
+                self._running(number).set_user_attr(ALSO, list(values))
 
     def tell_complete(self, number: int, objective: float, violations: Mapping[str, float]) -> None:
         """End a trial with its value; infeasible ones (a violation above 0) are never best.

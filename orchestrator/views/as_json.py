@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from orchestrator.front import pareto
 from orchestrator.ledger import ledger
 from orchestrator.state import SweepView, TrialView
 from orchestrator.views.standing import best_trial, elapsed, finished, seconds_left
@@ -22,6 +23,7 @@ def sweep_json(view: SweepView, now: float) -> dict[str, Any]:
         "seconds": elapsed(view, now),
         "seconds_left": None if view.ended is not None else seconds_left(view, now),
         "best_trial": best.number if best else None,
+        "pareto": pareto(view),
         "ledger": asdict(ledger(view, now)),
         "trials": [trial_json(view.trials[number]) for number in sorted(view.trials)],
     }

@@ -6,6 +6,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.front import pareto
 from orchestrator.state import SweepView, TrialState, TrialView
 from orchestrator.views.standing import best_trial, ranked
 from orchestrator.views.text import count, number, plus_minus, settings
@@ -46,10 +47,11 @@ def leaderboard(view: SweepView, limit: int | None = None) -> Table:
     for name in ("MIR before", "after", "val. loss", "gap", "samples"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("settings, or why it ended", overflow="ellipsis", no_wrap=True, ratio=1)
-    best = best_trial(view)
+    best, on_front = best_trial(view), frozenset(pareto(view))
     for trial in ranked(view)[:limit]:
+        mark = "★ " if trial is best else "◆ " if trial.number in on_front else ""
         table.add_row(
-            f"★ {trial.number}" if trial is best else str(trial.number),
+            f"{mark}{trial.number}",
             state_text(trial),
             *_score_cells(trial),
             count(trial.samples),

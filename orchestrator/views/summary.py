@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.text import Text
 
+from orchestrator.front import pareto, transfers
 from orchestrator.ledger import ledger
 from orchestrator.state import SweepView
 from orchestrator.views.leaderboard import leaderboard
@@ -27,7 +28,7 @@ def print_summary(view: SweepView, folder: Path, best: Path | None, page: Path) 
         console.print(f"and {len(view.trials) - _ROWS} more in the report", style="dim")
     console.print()
     console.print(Text(headline(view), style="bold"))
-    rows = [*ledger(view, view.updated).lines(), ("report", str(page))]
+    rows = [*_front(view), *ledger(view, view.updated).lines(), ("report", str(page))]
     rows.append(("MLflow", mlflow_command(view, folder)))
     if best is not None:
         rows = [("settings", settings(_best_params(view))), *rows]
@@ -35,6 +36,15 @@ def print_summary(view: SweepView, folder: Path, best: Path | None, page: Path) 
     for name, value in rows:
         # soft_wrap: a command that is broken over lines cannot be copied.
         console.print(Text.assemble((f"{name:<16}", "dim"), value), soft_wrap=True)
+
+
+def _front(view: SweepView) -> list[tuple[str, str]]:
+    """The trials that nobody beats in every objective, and how earlier studies rank this one's."""
+    spec, rows = view.spec.study, []
+    if on_front := pareto(view):
+        names = " and ".join([spec.objective, *spec.also])
+        rows.append(("Pareto front", f"of {names}: trials {', '.join(map(str, on_front))}"))
+    return rows + [("warm start", str(found)) for found in transfers(view)]
 
 
 def _best_params(view: SweepView) -> dict[str, float | int | str]:
