@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_world import FakeJobs, FakeStudy, make_sweep
+from typer.testing import CliRunner
 
 from mir.errors import ClusterError
+from orchestrator.cli import app
 from orchestrator.controller import Controller
 from orchestrator.eventlog import LOG_NAME, read_records
 from orchestrator.executors.inline import InlineExecutor
@@ -150,3 +152,30 @@ def test_study_and_tracker_are_made_again_from_the_log_alone(tmp_path):
         n: (t.state, t.reason) for n, t in tracker.trials.items()
     }
     assert other.closed
+
+
+def test_the_commands_mend_a_study_with_its_real_database(tmp_path, monkeypatch):
+    monkeypatch.setattr("orchestrator.trackers.mlflow_tracker.MlflowTracker", MemoryTracker)
+    folder = tmp_path / "study"
+
+    def go():
+        executor = InlineExecutor(FakeJobs(), nodes=((1.0, 0.0),))
+        return Controller(SPEC, folder, executor, MemoryTracker()).run()
+
+    first = go()
+    lines = (folder / LOG_NAME).read_bytes().splitlines(keepends=True)
+    at = kinds(lines).index("ended")
+    (folder / LOG_NAME).write_bytes(b"".join([*lines[:at], b"{}\n", *lines[at + 1 :]]))
+    told = CliRunner().invoke(app, ["repair", str(folder), "--json"])
+    assert told.exit_code == 0, told.output
+    assert json.loads(told.output)["lost"]
+    assert {n: t.params for n, t in go().trials.items()} == {
+        n: t.params for n, t in first.trials.items()
+    }
+    (folder / "study.db").write_bytes(b"this is no database")
+    told = CliRunner().invoke(app, ["rebuild", str(folder)])
+    assert told.exit_code == 0, told.output
+    assert "all 4 trials again" in told.output
+    assert (folder / "study.db.before-rebuild").exists()
+    view = go()
+    assert all(trial.state.final for trial in view.trials.values())
