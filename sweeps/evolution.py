@@ -41,13 +41,21 @@ def breed(cube: Cube, told: Sequence[Told], rng: np.random.Generator) -> list[fl
 def _best(ended: Sequence[Told]) -> list[Told]:
     """The survivors, best first: by front and, within it, the lonely ones before the crowded."""
     feasible = [t for t in ended if t.feasible and t.values]
+    if all(len(t.values) == 1 for t in feasible):
+        order_by_value = sorted(feasible, key=lambda t: t.values)
+        others = sorted((t for t in ended if not (t.feasible and t.values)), key=_broken)
+        return [*order_by_value[:POPULATION], *others][:POPULATION]
     ranked: list[Told] = []
     for front in fronts([t.values for t in feasible]):
         lonely = crowding([feasible[i].values for i in front])
         order = sorted(range(len(front)), key=lambda k: -lonely[k])
         ranked += [feasible[front[k]] for k in order]
     others = [t for t in ended if not (t.feasible and t.values)]
-    return [*ranked, *sorted(others, key=lambda t: t.violation)][:POPULATION]
+    return [*ranked, *sorted(others, key=_broken)][:POPULATION]
+
+
+def _broken(t: Told) -> float:
+    return t.violation
 
 
 def _tournament(adults: Sequence[Told], rng: np.random.Generator) -> Told:
