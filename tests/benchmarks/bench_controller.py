@@ -154,7 +154,8 @@ def peer(options) -> None:
 
     from orchestrator.executors.ray_executor import ray
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
+    ray.init(address="local", num_cpus=2, **quiet)
     ray.cloudpickle.register_pickle_by_value(simulated_cluster)
     ours, theirs = [], []
     for turn in range(options.rounds):
