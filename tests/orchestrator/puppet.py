@@ -177,4 +177,3 @@ class Stage:
             yield
         finally:
             EventLog.append, module.listening = append, listening
-

@@ -33,7 +33,7 @@ def call(model, images, texts, *more):
     return result.exit_code, result.output
 
 
-def refused(words, model, images, texts, *more):
+def assert_refused(words, model, images, texts, *more):
     code, output = call(model, images, texts, *more)
     assert code == 2, output
     assert output.startswith("error: ")
@@ -45,10 +45,10 @@ def refused(words, model, images, texts, *more):
 def test_places_without_pictures_or_texts(world, tmp_path):
     model, images, texts = world
     (tmp_path / "empty").mkdir()
-    refused(["nowhere does not exist", "give a folder"], model, "nowhere", texts)
-    refused(["holds 0 pictures", "add some (.bmp"], model, tmp_path / "empty", texts)
-    refused(["holds 0 texts", "add some (.story, .txt"], model, images, tmp_path / "empty")
-    refused(["holds 3 pictures, 9", "--pairs 3"], model, images, texts, "--pairs", "9")
+    assert_refused(["nowhere does not exist", "give a folder"], model, "nowhere", texts)
+    assert_refused(["holds 0 pictures", "add some (.bmp"], model, tmp_path / "empty", texts)
+    assert_refused(["holds 0 texts", "add some (.story, .txt"], model, images, tmp_path / "empty")
+    assert_refused(["holds 3 pictures, 9", "--pairs 3"], model, images, texts, "--pairs", "9")
 
 
 def test_pictures_and_texts_that_cannot_be_read(world, tmp_path):
@@ -56,27 +56,27 @@ def test_pictures_and_texts_that_cannot_be_read(world, tmp_path):
     broken = shutil.copytree(images, tmp_path / "broken")
     whole = (broken / "01.png").read_bytes()
     (broken / "01.png").write_bytes(whole[: len(whole) // 2])
-    refused(["01.png: not a picture that can be read", "replace"], model, broken, texts)
+    assert_refused(["01.png: not a picture that can be read", "replace"], model, broken, texts)
     latin = tmp_path / "latin.txt"
     latin.write_bytes("café\nb\nc\n".encode("latin-1"))
-    refused(["latin.txt is not UTF-8 text", "save texts as UTF-8"], model, images, latin)
+    assert_refused(["latin.txt is not UTF-8 text", "save texts as UTF-8"], model, images, latin)
     special = tmp_path / "special.txt"
     special.write_text("one\ntwo <pad> two\nthree")
-    refused(["text 2 contains '<pad>'", "remove it"], model, images, special)
+    assert_refused(["text 2 contains '<pad>'", "remove it"], model, images, special)
 
 
 def test_a_decompression_bomb_is_named_and_not_opened(world, tmp_path, monkeypatch):
     model, images, texts = world
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    refused(["00.png: not a picture", "decompression bomb"], model, images, texts)
+    assert_refused(["00.png: not a picture", "decompression bomb"], model, images, texts)
 
 
 def test_models_that_are_none(world, tmp_path):
     _, images, texts = world
-    refused(["there is no such folder"], tmp_path / "lost", images, texts)
-    refused(["cannot be loaded", "hf download"], "nobody/no-such-model", images, texts)
+    assert_refused(["there is no such folder"], tmp_path / "lost", images, texts)
+    assert_refused(["cannot be loaded", "hf download"], "nobody/no-such-model", images, texts)
     (tmp_path / "bare").mkdir()
-    refused(["cannot be loaded", "the folder must hold"], tmp_path / "bare", images, texts)
+    assert_refused(["cannot be loaded", "the folder must hold"], tmp_path / "bare", images, texts)
 
 
 def test_a_folder_without_all_weights_is_not_scored_with_random_ones(world, tmp_path):
@@ -86,7 +86,7 @@ def test_a_folder_without_all_weights_is_not_scored_with_random_ones(world, tmp_
     gone = next(name for name in weights if "multi_modal_projector" in name)
     del weights[gone]
     save_file(weights, partial / "model.safetensors", {"format": "pt"})
-    refused(["weights are not in its files", "would be random"], partial, images, texts)
+    assert_refused(["weights are not in its files", "would be random"], partial, images, texts)
 
 
 def test_a_cross_attention_model_says_why(world, tmp_path):
@@ -104,14 +104,18 @@ def test_a_cross_attention_model_says_why(world, tmp_path):
     }  # fmt: skip
     config = tf.MllamaConfig(vision_config=vision, text_config=text, image_token_index=2)
     tf.MllamaForConditionalGeneration(config).save_pretrained(mllama)
-    refused(["cannot be scored", "cross-attention (layers.1"], mllama, images, texts)
+    assert_refused(["cannot be scored", "cross-attention (layers.1"], mllama, images, texts)
 
 
 def test_files_that_cannot_be_written(world, tmp_path, monkeypatch):
     model, images, texts = world
-    refused(["--json", "make it first"], model, images, texts, "--json", tmp_path / "no" / "a.json")
-    refused(["--json", "is a folder"], model, images, texts, "--json", tmp_path)
-    refused(["--plot", "must end in .png"], model, images, texts, "--plot", tmp_path / "a.gif")
+    assert_refused(
+        ["--json", "make it first"], model, images, texts, "--json", tmp_path / "no" / "a.json"
+    )
+    assert_refused(["--json", "is a folder"], model, images, texts, "--json", tmp_path)
+    assert_refused(
+        ["--plot", "must end in .png"], model, images, texts, "--plot", tmp_path / "a.gif"
+    )
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(ValueError, match="may not be written to"):
         check_writable("--json", tmp_path / "a.json")
@@ -144,7 +148,9 @@ def test_out_of_memory_names_what_to_make_smaller(world, monkeypatch, tmp_path, 
 
     monkeypatch.setattr(scoring_run, "score_model", full)
     json_file = tmp_path / "score.json"
-    refused(["out of memory", "--batch-size", "--memory passes"], *world, "--json", json_file)
+    assert_refused(
+        ["out of memory", "--batch-size", "--memory passes"], *world, "--json", json_file
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -181,7 +187,7 @@ def test_remote_code_runs_only_when_trusted(world, tmp_path, monkeypatch):
         "AutoModelForImageTextToText": "own_llava.OwnModel",
     }
     (own / "config.json").write_text(json.dumps(config))
-    refused(["add --trust-remote-code only if you trust it"], own, images, texts)
+    assert_refused(["add --trust-remote-code only if you trust it"], own, images, texts)
     assert not ran.exists()
     code, output = call(own, images, texts, "--trust-remote-code")
     assert code == 0, output
@@ -193,15 +199,17 @@ def test_remote_code_runs_only_when_trusted(world, tmp_path, monkeypatch):
 def test_a_template_that_the_model_cannot_follow(world, tmp_path):
     model, images, texts = world
     no_chat = save_llava(tmp_path / "no-chat", chat=False)
-    refused(["--template answer", "use plain"], no_chat, images, texts, "--template", "answer")
+    assert_refused(
+        ["--template answer", "use plain"], no_chat, images, texts, "--template", "answer"
+    )
     turned = shutil.copytree(model, tmp_path / "turned")
     (turned / "chat_template.jinja").write_text(
         "{% for m in messages %}{% for part in m['content'] if part['type'] == 'text' %}"
         "{{ part['text'] }}{% endfor %}<image>{% endfor %} assistant:"
     )
-    refused(["puts the text before the picture", "use plain"], turned, images, texts)
+    assert_refused(["puts the text before the picture", "use plain"], turned, images, texts)
     (turned / "chat_template.jinja").write_text("<image> hello")
-    refused(["leaves out the text"], turned, images, texts)
+    assert_refused(["leaves out the text"], turned, images, texts)
 
 
 def test_lists_and_folders_in_all_their_forms(tmp_path):
