@@ -102,7 +102,7 @@ from sweeps.spec import ResourceSpec
 
 for module in (small_world, faults):
     ray.cloudpickle.register_pickle_by_value(module)
-spec = small_world.make_sweep(5, resources=ResourceSpec(workers=2))
+spec = small_world.make_sweep(3, resources=ResourceSpec(workers=2))
 executor = RayExecutor(sys.argv[2], runner=faults.gang)
 Controller(spec, Path(sys.argv[1]), executor, MemoryTracker()).run()
 """
@@ -114,7 +114,7 @@ def test_a_controller_killed_on_a_shared_cluster_leaves_nothing_behind(cluster, 
     paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[2])])
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     log = tmp_path / "study" / "events.jsonl"
-    for records in (12, 40):
+    for records in (8, 30):
         with subprocess.Popen(command, env=environment) as process:
             eventually(lambda n=records: log.exists() and log.read_bytes().count(b"\n") >= n, 200)
             process.send_signal(signal.SIGKILL)
@@ -124,6 +124,6 @@ def test_a_controller_killed_on_a_shared_cluster_leaves_nothing_behind(cluster, 
         eventually(lambda: not groups_left())
     subprocess.run(command, env=environment, check=True, timeout=250)
     view = load_view(tmp_path / "study")
-    assert sorted(view.trials) == [0, 1, 2, 3, 4]
+    assert sorted(view.trials) == [0, 1, 2]
     assert all(trial.state.final for trial in view.trials.values())
     assert all(trial.restarts == 0 for trial in view.trials.values())
