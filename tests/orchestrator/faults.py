@@ -9,6 +9,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -70,10 +71,23 @@ def take_back(folder: Path) -> None:
 
 
 def lose_node(folder: Path) -> None:
-    """The node is gone from one moment to the next: its raylet dies and takes its workers along."""
+    """The node is gone from one moment to the next: its raylet and all that it had started."""
     raylet = process_of(folder, 0)[1]
     assert "raylet" in Path(f"/proc/{raylet}/cmdline").read_text()
-    os.kill(raylet, signal.SIGKILL)
+    for process in (raylet, *children_of(raylet)):
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+
+
+def children_of(parent: int) -> list[int]:
+    """Processes that another one started and that are alive."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            fields = stat.read_text().rsplit(")", 1)[1].split()
+            if int(fields[1]) == parent:
+                found.append(int(stat.parent.name))
+    return found
 
 
 FAULTS: dict[str, Callable[[Path], None]] = {
