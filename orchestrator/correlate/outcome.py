@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from statistics import fmean, stdev
 from typing import Any
 
 from mir.errors import ConfigError
@@ -13,6 +14,9 @@ from orchestrator.state import TrialView
 from orchestrator.views.standing import counts
 from sweeps.correlation import Correlation, correlations
 from sweeps.trust import ENOUGH, Finding, judge
+
+# At this ratio half of the scores' variance is sampling noise.
+_CLEAR = 2**0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,10 +52,31 @@ class Outcome:
     @property
     def sentence(self) -> str:
         """The verdict; among the trials that count too, where not all of them do."""
-        if self.counted_finding is None:
-            return self.finding.sentence
-        own = f"Among the {sum(p.counted for p in self.points)} trials whose scores count: "
-        return f"{self.finding.sentence} {own}{self.counted_finding.sentence}"
+        parts = [self.finding.sentence]
+        if self.counted_finding is not None:
+            count = sum(point.counted for point in self.points)
+            parts.append(f"Among the {count} trials whose scores count: ")
+            parts[-1] += self.counted_finding.sentence
+        return " ".join([*parts, self.caution] if self.caution else parts)
+
+    @property
+    def caution(self) -> str:
+        """A warning where the downstream score hardly tells the trials apart; empty otherwise.
+
+        Then no reading can rank them as it does, and a low correlation says nothing of MIR.
+        """
+        errors = [p.score_error for p in self.points if p.score_error is not None]
+        if len(self.points) < ENOUGH or len(errors) < len(self.points):
+            return ""
+        spread = stdev(point.score for point in self.points)
+        noise = fmean(error**2 for error in errors) ** 0.5
+        if spread > _CLEAR * noise:
+            return ""
+        return (
+            f"Beware: {self.measure} hardly tells these trials apart. They differ by {spread:.3f} "
+            f"(standard deviation), and each is known to {noise:.3f}; fine-tune longer, or ask "
+            "more questions."
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for programs."""

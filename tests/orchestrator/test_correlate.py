@@ -298,6 +298,15 @@ def test_trials_that_count_are_judged_apart_where_others_do_not(found) -> None:
     assert f"Among the {len(counted)} trials whose scores count: " in one.sentence
 
 
+def test_a_score_that_cannot_tell_the_trials_apart_is_said_to_be_none(found) -> None:
+    one = found()  # scores 0.03 apart, each known to 0.02
+    assert one.caution == "" and "Beware" not in one.sentence
+    alike = tuple(replace(p, score=0.4 + 0.001 * (p.trial % 3)) for p in one.points)
+    poor = replace(one, points=alike)
+    assert "exact-match@0 hardly tells these trials apart" in poor.sentence
+    assert "each is known to 0.020" in poor.sentence
+
+
 def test_the_outcome_is_plain_values_a_page_and_a_picture(found, tmp_path) -> None:
     one = found()
     assert json.loads(json.dumps(one.to_json()))["sentence"] == one.sentence
