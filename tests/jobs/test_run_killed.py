@@ -52,7 +52,7 @@ def run_in_a_process(job, folder, told):
 def killed_after(job, folder, checkpoints, delay_s):
     """Run in a process of its own until so many checkpoints are told, and kill it a bit later."""
     context = multiprocessing.get_context("spawn")
-    told = context.Queue()
+    told = context.Queue(1)  # the run cannot go on further than it was heard
     process = context.Process(target=run_in_a_process, args=(job, folder, told), daemon=True)
     process.start()
     resumed, left = 0, checkpoints
