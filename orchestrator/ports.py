@@ -100,7 +100,7 @@ class Tracker(Protocol):
         """Keep a job's event: step metrics, scores with per-layer artefacts, skipped samples.
 
         at: when it was said, seconds since the epoch. Told again with the same time, an event is
-        kept once.
+        kept once; so is a step or score that a restarted trial goes through again.
         """
         ...
 

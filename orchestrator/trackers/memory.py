@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jobs.events import Event
+from jobs.events import Event, Scored, Step
 from jobs.spec import JobSpec
 from orchestrator.trackers.entries import STATUS
 from sweeps.spec import SweepSpec
@@ -18,7 +18,7 @@ class TrackedTrial:
     spec: JobSpec
     params: dict[str, float | int | str]
     starts: int = 0
-    events: dict[tuple[float, str], Event] = field(default_factory=dict)
+    events: dict[tuple[float | int, str], Event] = field(default_factory=dict)
     state: str = "running"
     reason: str = ""
 
@@ -53,8 +53,11 @@ class MemoryTracker:
         tracked.state, tracked.reason = "running", ""
 
     def record(self, trial: int, event: Event, at: float) -> None:
-        """Keep an event, once for each time it was said."""
-        self.trials[trial].events[at, event.model_dump_json()] = event
+        """Keep an event, once for each time it was said; steps and scores once for each place."""
+        if isinstance(event, Step | Scored):
+            self.trials[trial].events.setdefault((event.samples, event.event), event)
+        else:
+            self.trials[trial].events[at, event.model_dump_json()] = event
 
     def trial_left(self, trial: int, state: str, reason: str) -> None:
         """Keep why a trial waits."""

@@ -58,6 +58,8 @@ class MlflowTracker:
         self._background: Background[Point] | None = None
         self._children: dict[int, str] = {}
         self._ended: frozenset[int] = frozenset()
+        # Steps that the store had of a metric when its trial's run was taken up again.
+        self._stored: dict[int, dict[str, frozenset[int]]] = {}
 
     def open_sweep(self, spec: SweepSpec, folder: Path) -> None:
         """Begin or continue the parent run. Raises UnreachableError without a store."""
@@ -113,6 +115,7 @@ class MlflowTracker:
             for run in page:
                 number = int(run.data.tags["mirsweep.trial"])
                 self._children[number] = str(run.info.run_id)
+                self._stored[number] = {}
                 if run.info.status in STATUS.values():
                     ended.add(number)
             token = page.token
@@ -139,6 +142,8 @@ class MlflowTracker:
             name = f"trial-{trial:04d}"
             made = self._client.create_run(self._experiment, run_name=name, tags=tags)
             self._children[trial] = str(made.info.run_id)
+        else:
+            self._stored[trial] = {}
         run = self._children[trial]
         self._client.update_run(run, status="RUNNING")
         given = [Param(name, value) for name, value in parameters(spec, params).items()]
@@ -200,10 +205,21 @@ class MlflowTracker:
     def _log_points(self, trial: int, mine: Sequence[Point]) -> None:
         from mlflow.entities import Metric
 
-        metrics = [Metric(p.name, p.value, round(p.at * 1000), p.step) for p in mine]
+        new = [p for p in mine if p.step not in self._steps_stored(trial, p.name)]
+        metrics = [Metric(p.name, p.value, round(p.at * 1000), p.step) for p in new]
         for start in range(0, len(metrics), BATCH_LIMIT):
             part = metrics[start : start + BATCH_LIMIT]
             self._client.log_batch(self._children[trial], metrics=part)
+
+    def _steps_stored(self, trial: int, name: str) -> frozenset[int]:
+        """A job that resumed goes through steps again; MLflow would draw each of them twice."""
+        known = self._stored.get(trial)
+        if known is None:
+            return frozenset()
+        if name not in known:
+            history = self._client.get_metric_history(self._children[trial], name)
+            known[name] = frozenset(metric.step for metric in history)
+        return known[name]
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until all is stored; False if the store does not take it in time."""

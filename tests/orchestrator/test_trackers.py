@@ -133,6 +133,29 @@ def test_opened_again_it_continues_the_same_runs_and_doubles_nothing(bench, tmp_
     tracker.close()
 
 
+@pytest.mark.parametrize("reopened", [False, True])
+def test_what_a_restarted_trial_goes_through_again_is_kept_once(bench, tmp_path, reopened):
+    tracker = bench.make()
+    tracker.open_sweep(SPEC, tmp_path)
+    tracker.trial_started(0, JOB, PARAMS)
+    for n in (8, 16, 24):
+        tracker.record(0, step(n), 100.0 + n)
+    tracker.record(0, score(16, 3.5), 120.0)
+    if reopened:
+        tracker.close()
+        tracker = bench.make()
+        tracker.open_sweep(SPEC, tmp_path)
+    tracker.trial_started(0, JOB, PARAMS)
+    for n in (16, 24, 32):
+        tracker.record(0, step(n), 200.0 + n)
+    tracker.record(0, score(16, 3.5), 220.0)
+    tracker.record(0, score(32, 3.0), 240.0)
+    assert tracker.flush(20.0)
+    assert [at for at, _ in bench.history(0, "loss")] == [8, 16, 24, 32]
+    assert bench.history(0, "mir") == [(16, 3.5), (32, 3.0)]
+    tracker.close()
+
+
 def test_a_restarted_trial_is_running_again(bench, tmp_path):
     tracker = bench.make()
     tracker.open_sweep(SPEC, tmp_path)
