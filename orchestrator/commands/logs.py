@@ -39,7 +39,13 @@ def logs(
         time.sleep(_POLL_S)
         offset = _print_from(path, offset)
     if follow:
-        _print_from(path, offset)
+        offset = _print_from(path, offset)
+    if not offset:
+        typer.echo(
+            f"{path}: empty: rank {rank} wrote nothing. What the trial did: "
+            f"mirsweep show {study} {trial}",
+            err=True,
+        )
 
 
 def _print_from(path: Path, offset: int) -> int:

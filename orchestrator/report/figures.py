@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from orchestrator.report.importance import Importance
-from orchestrator.report.series import Curve, Group, Panel, curves, panels, wide_layers
+from orchestrator.report.series import Curve, Group, Panel, curves, panels, wide_layers, window
 from orchestrator.state import SweepView, TrialView
 
 Figure = dict[str, Any]
@@ -71,6 +71,8 @@ def mir_curves(view: SweepView) -> Figure:
             data.append(_band([c for c in banded if c.group == group], group))
             data.append(_lines(chosen, group))
     data += _marks(every)
+    shown = window(every)
+    scale = {} if shown is None else {"range": [shown.low, shown.high]}
     return {
         "data": data,
         "layout": layout(
@@ -79,7 +81,7 @@ def mir_curves(view: SweepView) -> Figure:
             legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
             margin={"l": 56, "r": 64, "t": 40, "b": 44},
             xaxis=axis("samples seen", rangemode="tozero", tickformat=",d"),
-            yaxis=axis("MIR, lower is better"),
+            yaxis=axis("MIR, lower is better", **scale),
             annotations=_names(every[-1:]),
         ),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Sequence
 from html import escape
@@ -15,12 +16,13 @@ from orchestrator.report import figures, tables
 from orchestrator.report.facts import caution, favourites, tiles, verdict, witnesses
 from orchestrator.report.importance import MIN_TRIALS, common_samples, importances, most_counted
 from orchestrator.report.palette import root_style
-from orchestrator.report.series import counting, curves, panels
+from orchestrator.report.series import beyond_note, counting, curves, panels
 from orchestrator.state import SweepView, TrialState
 from orchestrator.views.standing import best_trial
 from orchestrator.views.text import count
 
 _HERE = Path(__file__).parent
+_UNBROKEN_HYPHEN = "\N{NON-BREAKING HYPHEN}"  # 1e-3 stays on one line
 _PACKAGES = ("mirsweep", "torch", "transformers", "deepspeed", "ray", "optuna", "mlflow")
 
 
@@ -70,9 +72,10 @@ def _head(view: SweepView) -> str:
     )
     going = "" if view.ended is not None else ", not ended"
     ended = f'<p class="note">{escape(view.note)}</p>' if view.note else ""
+    headline = re.sub(r"(?<=\de)-(?=\d)", _UNBROKEN_HYPHEN, escape(verdict(view)))
     return (
         f'<header><p class="eyebrow">{escape(view.spec.name)} · as of {when}{going}</p>'
-        f'<h1>{escape(verdict(view))}</h1>{ended}<ul class="tiles">{items}</ul></header>'
+        f'<h1>{headline}</h1>{ended}<ul class="tiles">{items}</ul></header>'
     )
 
 
@@ -83,7 +86,8 @@ def _curves(view: SweepView) -> str:
         "MIR while training",
         note(
             "One line a trial, with its standard error. MIR often rises before it falls. A cross "
-            "marks a score that does not count, a square the end of a trial that was stopped."
+            "marks a score that does not count, a square the end of a trial that was stopped. "
+            f"{beyond_note(curves(view))}"
         ),
         figure(figures.mir_curves(view)),
     )

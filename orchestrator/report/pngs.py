@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.report.importance import Importance, importances
 from orchestrator.report.palette import LIGHT
-from orchestrator.report.series import Curve, Group, Panel, curves, panels, wide_layers
+from orchestrator.report.series import (
+    Curve,
+    Group,
+    Panel,
+    beyond_note,
+    curves,
+    panels,
+    wide_layers,
+    window,
+)
 from orchestrator.state import SweepView, TrialView
 from orchestrator.views.standing import best_trial
 
@@ -104,7 +113,10 @@ def _mir(view: SweepView) -> Figure | None:
     for curve in every:
         _marks(axes, curve, named)
     _name_best(axes, every[-1])
-    axes.set_xlabel("samples seen")
+    shown = window(every)
+    if shown is not None:
+        axes.set_ylim(shown.low, shown.high)
+    axes.set_xlabel("\n".join(filter(None, ["samples seen", beyond_note(every)])))
     axes.set_ylabel("MIR, lower is better")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=6, handlelength=1.4,

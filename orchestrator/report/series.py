@@ -19,6 +19,9 @@ _GROUPS: dict[TrialState, Group] = {
 }
 
 _WIDE = 30.0
+# Trials that ran off upwards leave the picture where they would squeeze the others into less
+# than this share of its height.
+_SHARE = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +73,40 @@ def _curve(trial: TrialView, best: bool) -> Curve:
         error=tuple(error if math.isfinite(error) else 0.0 for error in errors),
         counted=(*trial.counted, *[True] * missing),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """The range of MIR that is drawn, and the trials that leave it upwards."""
+
+    low: float
+    high: float
+    beyond: tuple[int, ...]
+
+
+def window(every: Sequence[Curve]) -> Window | None:
+    """What to draw where few trials ran off far above all that ran to the end; None for all."""
+    kept = [m for c in every if c.group in ("best", "complete") for m in c.mir if m is not None]
+    drawn = [m for curve in every for m in curve.mir if m is not None]
+    if not kept or max(drawn) - min(drawn) <= (max(kept) - min(drawn)) / _SHARE:
+        return None
+    low, high = min(drawn), max(kept)
+    margin = 0.08 * (high - low)
+    top = high + 4 * margin
+    beyond = tuple(
+        c.trial for c in every if max((m for m in c.mir if m is not None), default=0) > top
+    )
+    return Window(low=low - margin, high=top, beyond=tuple(sorted(beyond)))
+
+
+def beyond_note(every: Sequence[Curve]) -> str:
+    """Which trials leave the picture, in words; empty where none does."""
+    found = window(every)
+    if found is None or not found.beyond:
+        return ""
+    trials = ", ".join(str(number) for number in found.beyond)
+    word = "Trial" if len(found.beyond) == 1 else "Trials"
+    return f"{word} {trials} ran off above {found.high:.2f}."
 
 
 def counting(view: SweepView) -> list[TrialView]:

@@ -166,6 +166,17 @@ def test_logs_prints_a_ranks_output(study: Path) -> None:
     assert done.output == "hello �\n"
 
 
+def test_logs_of_a_silent_rank_says_so(study: Path) -> None:
+    folder = study / "trials" / "0003"
+    folder.mkdir(parents=True)
+    (folder / "rank0.log").touch()
+    done = invoke("logs", "demo", "3")
+    assert done.exit_code == 0
+    assert done.stdout == ""
+    assert "wrote nothing" in done.stderr
+    assert "mirsweep show demo 3" in done.stderr
+
+
 def test_logs_says_why_there_is_none(study: Path) -> None:
     done = invoke("logs", "demo", "3")
     assert done.exit_code == 2

@@ -22,7 +22,7 @@ from orchestrator.report.figures import layers
 from orchestrator.report.importance import MIN_TRIALS, common_samples, importance, importances
 from orchestrator.report.page import page
 from orchestrator.report.palette import DARK, LIGHT
-from orchestrator.report.series import Panel, curves, panels
+from orchestrator.report.series import Panel, curves, panels, window
 from orchestrator.report.write import write_report
 from orchestrator.state import SweepView, TrialState
 
@@ -249,6 +249,31 @@ def test_curves_keep_what_counts_and_leave_out_nan() -> None:
 
 def test_the_best_curve_is_drawn_last() -> None:
     assert curves(VIEWS["mixed"])[-1].group == "best"
+
+
+def run_off(top: float) -> SweepView:
+    """Three trials from 1.0 to 0.7, 0.8, 0.9 at the end, and a stopped one that rose to `top`."""
+    ends = {0: 0.7, 1: 0.8, 2: 0.9, 3: top}
+    trials = {}
+    for number, end in ends.items():
+        scores = (make_scored(0, 1.0, 8.0, 0.0), make_scored(SAMPLES, end, 3.0, 0.5))
+        trials[number] = replace(make_trial(number), scores=scores, counted=(True, True))
+    trials[3] = replace(trials[3], state=TrialState.PRUNED)
+    return replace(make_view(0), trials=trials)
+
+
+def test_a_trial_that_ran_off_does_not_flatten_the_others() -> None:
+    every = curves(run_off(5.0))
+    shown = window(every)
+    assert shown is not None
+    assert shown.beyond == (3,)
+    assert shown.low < 0.7 and 1.0 < shown.high < 1.3
+    assert "Trial 3 ran off above" in page(run_off(5.0))
+
+
+def test_a_trial_that_is_a_little_worse_is_drawn_whole() -> None:
+    assert window(curves(run_off(1.3))) is None
+    assert "ran off" not in page(run_off(1.3))
 
 
 def test_panels_leave_out_settings_with_one_value() -> None:
