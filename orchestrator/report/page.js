@@ -88,3 +88,8 @@
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
   draw();
 })();
+
+// A browser breaks 1e-3 after its minus; a non-breaking hyphen keeps the number on one line.
+for (const heading of document.querySelectorAll("h1")) {
+  heading.textContent = heading.textContent.replace(/(\de)-(?=\d)/g, "$1\u2011");
+}

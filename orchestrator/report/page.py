@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Callable, Sequence
 from html import escape
@@ -22,7 +21,6 @@ from orchestrator.views.standing import best_trial
 from orchestrator.views.text import count
 
 _HERE = Path(__file__).parent
-_UNBROKEN_HYPHEN = "\N{NON-BREAKING HYPHEN}"  # 1e-3 stays on one line
 _PACKAGES = ("mirsweep", "torch", "transformers", "deepspeed", "ray", "optuna", "mlflow")
 
 
@@ -72,10 +70,9 @@ def _head(view: SweepView) -> str:
     )
     going = "" if view.ended is not None else ", not ended"
     ended = f'<p class="note">{escape(view.note)}</p>' if view.note else ""
-    headline = re.sub(r"(?<=\de)-(?=\d)", _UNBROKEN_HYPHEN, escape(verdict(view)))
     return (
         f'<header><p class="eyebrow">{escape(view.spec.name)} · as of {when}{going}</p>'
-        f'<h1>{headline}</h1>{ended}<ul class="tiles">{items}</ul></header>'
+        f'<h1>{escape(verdict(view))}</h1>{ended}<ul class="tiles">{items}</ul></header>'
     )
 
 
