@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +23,10 @@ def export(
     source = _best_of(checkpoint) if best else checkpoint
 
     from jobs.downstream.start import find_checkpoint
+
+    # Exports are made on the CPU. transformers imports DeepSpeed, which warns of every machine
+    # without a GPU unless told.
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
     from jobs.export.run import export_checkpoint
 
     done = export_checkpoint(find_checkpoint(source), folder)
