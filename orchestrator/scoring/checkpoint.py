@@ -18,7 +18,11 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def is_checkpoint(name: str) -> bool:
-    """Whether this is a folder that a job of ours has saved."""
+    """Whether this is a folder that a job of ours has saved, or the folder of such a job."""
+    return _saved(name) or any(Path(name).glob("checkpoints/samples-*/job.json"))
+
+
+def _saved(name: str) -> bool:
     return (Path(name) / "job.json").is_file()
 
 
@@ -27,10 +31,11 @@ class CheckpointModel:
 
     def __init__(self, name: str, device: torch.device, dtype: str, template: Template) -> None:
         """Load it. Raises DataError or ConfigError if the checkpoint cannot be used."""
+        from jobs.downstream.start import find_checkpoint
         from jobs.evaluation import template_ids
         from jobs.load import load_checkpoint
 
-        loaded = load_checkpoint(Path(name))
+        loaded = load_checkpoint(Path(name) if _saved(name) else find_checkpoint(name))
         # Stored weights are the float32 masters; the job itself runs and scores in its precision.
         self.dtype = choose_dtype(dtype, _DTYPES[loaded.spec.deepspeed.precision], device)
         if template == "answer":

@@ -96,6 +96,22 @@ def test_a_checkpoint_scores_as_its_naive_states(checkpoint, tmp_path):
     assert ("scoring", 2, 2) in told
 
 
+def test_a_jobs_folder_stands_for_its_newest_checkpoint(checkpoint, tmp_path):
+    folder = checkpoint.parent.parent
+    assert (folder / "checkpoints").is_dir()
+    images, texts = save_pairs(tmp_path / "pairs", PAIRS)
+    app = typer.Typer()
+    app.command()(score)
+    found = []
+    for model in (folder, checkpoint):
+        out = tmp_path / f"{model.name}.json"
+        words = [model, "--images", images, "--texts", texts, "--pairs", PAIRS, "--json", out]
+        done = CliRunner().invoke(app, [str(word) for word in words])
+        assert done.exit_code == 0, done.output
+        found.append(read_score(out).report.mir)
+    assert found[0] == found[1]
+
+
 def export_pairs(spec: JobSpec, folder):
     """The pictures and texts of a job's own score as files and lists, in the job's order."""
     pictures, texts = open_source(spec.data.validation, ""), open_texts(spec.score.texts)
