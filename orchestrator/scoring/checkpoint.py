@@ -98,8 +98,9 @@ class CheckpointModel:
 
     @torch.no_grad()
     def _count_vision(self, pairs: EvaluationPairs) -> int:
-        """Vision tokens a picture, the same for all pictures of these models."""
+        """Vision tokens a picture, after the projector; the same for all pictures."""
         if self._vision_tokens is None:
             pixels = self._pixels(pairs, [0]).to(self.subject.device)
-            self._vision_tokens = int(self._model.encode(pixels).shape[1])
+            vision_1VD = self._model.projector(self._model.encode(pixels))
+            self._vision_tokens = int(vision_1VD.shape[1])
         return self._vision_tokens

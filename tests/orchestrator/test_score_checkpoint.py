@@ -26,10 +26,10 @@ from orchestrator.scoring.stored import read_score
 PAIRS = 5
 
 
-def job(moca: bool) -> JobSpec:
+def job(moca: bool, **model: object) -> JobSpec:
     return JobSpec.model_validate(
         {
-            "model": {"moca": {"init_std": 0.3} if moca else None},
+            "model": {"moca": {"init_std": 0.3} if moca else None, **model},
             "data": {
                 "sources": {"scenes": {"style": "detailed", "size": 8}},
                 "validation": {"style": "detailed", "split": "validation", "size": 8},
@@ -38,10 +38,14 @@ def job(moca: bool) -> JobSpec:
     )
 
 
-@pytest.fixture(params=[False, True], ids=["plain", "moca"])
+FEWER = {"projector": "pixel-shuffle", "projector_norm": True}  # fewer tokens than patches
+
+
+@pytest.fixture(params=[(False, {}), (True, {}), (False, FEWER)], ids=["plain", "moca", "shuffle"])
 def checkpoint(request, tmp_path):
     """A checkpoint of an untrained job."""
-    spec = job(request.param)
+    moca, model = request.param
+    spec = job(moca, **model)
     model = build_model(spec.model, seed=3).model
     trained = {f"weight/{n}": p.data for n, p in model.named_parameters() if p.requires_grad}
     progress = Progress(samples=8, step=1, scored=8, ranks=1)
