@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
+
+from pydantic import ValidationError
 
 from sweeps.spec import SweepSpec
 
@@ -14,6 +17,21 @@ def identity(sweep: SweepSpec) -> dict[str, Any]:
     recipe = sweep.model_dump(mode="json", exclude=set(MAY_CHANGE))
     del recipe["study"]["storage"]
     return recipe
+
+
+def recorded_change(recorded: Mapping[str, Any], sweep: SweepSpec) -> str | None:
+    """As `first_change`, from an identity that was written down, perhaps by an earlier version.
+
+    It is read by today's schema: a field that did not exist then has its default, which means
+    what was before, so a study outlives the fields that are added to recipes.
+    """
+    try:
+        before = SweepSpec.model_validate(recorded)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        return f"{place}: written by another version of mirsweep ({first['msg']})"
+    return first_change(identity(before), identity(sweep))
 
 
 def first_change(before: Any, now: Any, path: str = "") -> str | None:

@@ -20,7 +20,7 @@ from sweeps.axes import Raw, Shown, Value
 from sweeps.cube import Cube
 from sweeps.draws import Stored
 from sweeps.history import ALSO, ERROR, history
-from sweeps.identity import MAY_CHANGE, first_change, identity
+from sweeps.identity import MAY_CHANGE, identity, recorded_change
 from sweeps.objective import direction
 from sweeps.samplers import make_sampler
 from sweeps.seeds import seed_of
@@ -277,7 +277,6 @@ class Study:
                 trial.set_constraint(name, max(-MAX_VIOLATION, min(finite, MAX_VIOLATION)))
 
     def _begin_or_continue(self) -> None:
-        recipe = identity(self.sweep)
         known = self._study.user_attrs.get(_RECIPE)
         if known is None:
             if self._trials():
@@ -285,8 +284,8 @@ class Study:
                     f"study '{self.sweep.name}' in {self._url.split('@')[-1]} is not mirsweep's. "
                     "Give the sweep another name or storage."
                 )
-            self._study.set_user_attr(_RECIPE, json.dumps(recipe))
-        elif (change := first_change(json.loads(known), recipe)) is not None:
+            self._study.set_user_attr(_RECIPE, json.dumps(identity(self.sweep)))
+        elif (change := recorded_change(json.loads(known), self.sweep)) is not None:
             raise ConfigError(
                 f"study '{self.sweep.name}' was begun with another recipe: {change}. Only "
                 f"{', '.join(MAY_CHANGE)} may change: restore the recipe or give it another name."

@@ -25,6 +25,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from jobs.checkpoint.frozen import FrozenPart
 from jobs.checkpoint.policy import Progress, kept
 from jobs.spec import CheckpointSpec, JobSpec
@@ -117,13 +119,26 @@ def newest(folder: Path, spec: JobSpec) -> Checkpoint | None:
         if state is None:
             _log.warning("%s: not a complete checkpoint, trying an older one", path)
             continue
-        if state["identity"] != identity(spec):
+        made_by = _identity_of(path, state)
+        if made_by != identity(spec):
             raise DataError(
-                f"{path}: made by another job (identity {state['identity']}, this job is "
+                f"{path}: made by another job (identity {made_by}, this job is "
                 f"{identity(spec)}): choose another folder, or remove it to start anew"
             )
         return _checkpoint(path, state)
     return None
+
+
+def _identity_of(path: Path, state: Mapping[str, Any]) -> str:
+    """The identity of the job that made a checkpoint, as today's schema reads that job.
+
+    The digest that was written down knows nothing of fields that came later; their defaults mean
+    what was before. It stands where the job can no longer be read.
+    """
+    try:
+        return identity(JobSpec.model_validate_json((path / JOB).read_text(encoding="utf-8")))
+    except ValidationError:
+        return str(state["identity"])
 
 
 def open_checkpoint(path: Path) -> tuple[Checkpoint, JobSpec]:

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 from tiny_job import events_of, make_world, spec_of
 
-from jobs.checkpoint import STATE, WEIGHTS, Progress, newest, open_checkpoint, save
+from jobs.checkpoint import JOB, STATE, WEIGHTS, Progress, newest, open_checkpoint, save
 from jobs.load import load_checkpoint
 from jobs.spec import JobSpec
 from mir.errors import DataError
@@ -93,6 +93,20 @@ def test_another_jobs_checkpoint_is_refused_but_sharding_does_not_make_another_j
     same = spec(deepspeed={"zero_stage": 3, "micro_batch": 2}, checkpoint={"every_samples": 8})
     assert newest(tmp_path, same).progress.samples == 16
     with pytest.raises(DataError, match="samples-000000000016: made by another job"):
+        newest(tmp_path, spec(seed=1))
+
+
+def test_a_checkpoint_saved_before_a_field_existed_is_resumed(tmp_path):
+    path = saved(tmp_path, 16).path
+    job = json.loads((path / JOB).read_text())
+    del job["model"]["projector_norm"], job["data"]["group_by_length"]
+    (path / JOB).write_text(json.dumps(job))
+    state = json.loads((path / STATE).read_text())
+    state["identity"] = "0" * 16  # over fewer fields
+    state["sizes"][JOB] = (path / JOB).stat().st_size
+    (path / STATE).write_text(json.dumps(state))
+    assert newest(tmp_path, spec()).progress.samples == 16
+    with pytest.raises(DataError, match="made by another job"):
         newest(tmp_path, spec(seed=1))
 
 

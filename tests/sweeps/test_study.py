@@ -1,5 +1,6 @@
 """The study: resumable to the draw, idempotent, infeasible never best, changes refused."""
 
+import json
 import math
 from types import SimpleNamespace
 
@@ -199,6 +200,35 @@ def test_a_larger_budget_and_other_resources_are_the_same_study(tmp_path):
     Study(a_sweep(), tmp_path)
     larger = a_sweep(budget={"trials": 99}, resources={"workers": 2}, tracking={"uri": "x"})
     assert Study(larger, tmp_path).states() == {0: "WAITING"}
+
+
+def rerecord(tmp_path, change):
+    """Write the study's recipe anew, as another version would have recorded it."""
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    study = optuna.load_study(storage=url, study_name="demo")
+    recipe = json.loads(study.user_attrs["mirsweep:recipe"])
+    change(recipe)
+    study.set_user_attr("mirsweep:recipe", json.dumps(recipe))
+
+
+def test_a_study_recorded_before_a_field_existed_goes_on_while_its_default_is_kept(tmp_path):
+    Study(a_sweep(), tmp_path)
+
+    def before(recipe):
+        del recipe["stop"]["audit"], recipe["study"]["also"]
+        del recipe["base"]["optim"]["beta2"], recipe["base"]["data"]["group_by_length"]
+
+    rerecord(tmp_path, before)
+    assert Study(a_sweep(), tmp_path).states() == {0: "WAITING"}
+    with pytest.raises(ConfigError, match=r"another recipe: stop\.audit: 0\.0 became 0\.5"):
+        Study(a_sweep(stop={"audit": 0.5}), tmp_path)
+
+
+def test_a_study_recorded_with_a_field_that_is_unknown_here_is_refused_by_its_name(tmp_path):
+    Study(a_sweep(), tmp_path)
+    rerecord(tmp_path, lambda recipe: recipe["stop"].update(telepathy=True))
+    with pytest.raises(ConfigError, match=r"stop\.telepathy: written by another version"):
+        Study(a_sweep(), tmp_path)
 
 
 def test_the_order_of_sources_is_part_of_the_recipe():
