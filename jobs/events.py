@@ -27,7 +27,10 @@ class Started(Frozen):
 
 
 class Step(Frozen):
-    """One optimizer step, averaged over ranks. `loader_wait` is the share of time spent waiting."""
+    """One optimizer step, averaged over ranks. `loader_wait` is the share of time spent waiting.
+
+    overflows: steps of the run so far that changed no weight because fp16 gradients overflowed.
+    """
 
     event: Literal["step"] = "step"
     samples: int
@@ -36,6 +39,7 @@ class Step(Frozen):
     grad_norm: float
     samples_per_second: float
     loader_wait: float = 0.0
+    overflows: int = 0
 
 
 class GuardReading(Frozen):

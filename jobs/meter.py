@@ -43,4 +43,5 @@ class Meter:
             grad_norm=result.grad_norm,
             samples_per_second=speed,
             loader_wait=loader_wait,
+            overflows=result.overflows,
         )

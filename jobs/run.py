@@ -166,11 +166,7 @@ class _Run:
         result = self._engine.step(next(self._loader), index)
         self._samples += self._spec.optim.global_batch
         self._meter.add(time.monotonic() - began)
-        # fp16 halves its loss scale when a gradient overflows, and goes on.
-        watched = {"loss": result.loss, "gradient norm": result.grad_norm}
-        if self._spec.deepspeed.precision == "fp16":
-            del watched["gradient norm"]
-        for name, value in watched.items():
+        for name, value in (("loss", result.loss), ("gradient norm", result.grad_norm)):
             if not math.isfinite(value):
                 raise DivergedError(
                     f"{name} became {value} at step {index + 1} ({self._samples} samples) with "

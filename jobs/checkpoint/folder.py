@@ -4,7 +4,7 @@ One folder each, `samples-000000001024`, in the job's `checkpoints` folder:
 
     weights.safetensors     trained parameters in float32, by name
     optimizer.safetensors   AdamW moments (`exp_avg/<name>`, `exp_avg_sq/<name>`) and every rank's
-                            random state (`random/<rank>/<device>`)
+                            random state (`random/<rank>/<device>`); fp16's loss scale
     state.json              how far the run had come, the job's identity, the sources and digests
                             of the frozen parts, file sizes
     job.json                the whole JobSpec

@@ -16,26 +16,30 @@ from jobs.data.batch import Batch
 from jobs.engine.activations import checkpoint_activations
 from jobs.engine.config import deepspeed_config
 from jobs.engine.group import device_of, gather_objects, join, sum_over_ranks
+from jobs.engine.loss_scale import LossScale
 from jobs.engine.report import require_obeyed
 from jobs.engine.schedule import rate_factor
 from jobs.engine.state import MOMENTS, FullState
 from jobs.model.llava import Llava
 from jobs.place import Place
 from jobs.spec import JobSpec
+from mir.errors import DivergedError
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepResult:
     """One optimizer step, the same on every rank.
 
-    loss: mean over the global batch, before the step. grad_norm: before clipping.
-    stop: why all ranks leave after this step, None to go on.
+    loss: mean over the global batch, before the step. grad_norm: before clipping; of the step
+    before where fp16 gradients overflowed in this one. overflows: steps of the run so far that
+    changed no weight because of that. stop: why all ranks leave after this step, None to go on.
     """
 
     loss: float
     grad_norm: float
     learning_rate: float
     stop: str | None
+    overflows: int = 0
 
 
 class Engine:
@@ -67,13 +71,17 @@ class Engine:
             # keeps no norm; `_clip_plain` takes one norm for both.
             self._deepspeed.clip_fp32_gradients = _nothing
         self._state = FullState(self._deepspeed)
+        self._scale = LossScale(self._deepspeed)
+        self._updates, self._grad_norm = 0, 0.0
         self.trainable = model.trainable_counts()
         self.device = device_of(place)
 
     def step(self, share: Batch, index: int) -> StepResult:
         """Train on this rank's share of global batch number `index` (0-based).
 
-        Polls `place.stop_requested`; the ranks agree, so that none leaves alone.
+        Polls `place.stop_requested`; the ranks agree, so that none leaves alone. A step that fp16
+        leaves out has still seen its samples, by which the schedule goes.
+        Raises DivergedError where fp16 gradients overflow at any loss scale.
         """
         if not self._deepspeed.module.training:  # it visits every module, which small models feel
             self._deepspeed.train()
@@ -81,24 +89,30 @@ class Engine:
         micro = self._deepspeed.train_micro_batch_size_per_gpu()
         parts = self._deepspeed.gradient_accumulation_steps()
         total = torch.zeros((), dtype=torch.float64, device=self.device)
-        grad_norm = 0.0
         for part, batch in enumerate(_split(share.to(self.device), micro), start=1):
             loss = self._deepspeed(batch)
+            self._scale.multiply(loss, parts)
             self._deepspeed.backward(loss)
             total += loss.detach()
             if part == parts and self._plain_optimizer:
-                grad_norm = self._clip_plain()
+                self._grad_norm = self._clip_plain()
             self._deepspeed.step()
-        if not self._plain_optimizer:
-            grad_norm = float(self._deepspeed.get_global_grad_norm())
+        self._count(index)
         loss_value, stop = self._agree(total / parts)
         rate = self._spec.optim.learning_rate * rate_factor(index, self._spec.optim)
-        return StepResult(loss=loss_value, grad_norm=grad_norm, learning_rate=rate, stop=stop)
+        return StepResult(
+            loss=loss_value,
+            grad_norm=self._grad_norm,
+            learning_rate=rate,
+            stop=stop,
+            overflows=index + 1 - self._updates,
+        )
 
     def gather(self) -> dict[str, Tensor]:
         """Master weights (`weight/<name>`) and moments (`exp_avg/<name>`, ...), float32 on CPU.
 
-        All ranks take part; only rank 0 keeps the tensors, the others get an empty dictionary.
+        With them fp16's loss scale. All ranks take part; only rank 0 keeps the tensors, the others
+        get an empty dictionary.
         """
         kept: dict[str, Tensor] = {}
         for name, parameter in self._trained.items():
@@ -106,11 +120,14 @@ class Engine:
                 full = self._state.get(parameter, key)
                 if self._place.rank == 0:
                     kept[f"{key or 'weight'}/{name}"] = full.to("cpu", copy=True).contiguous()
+        if self._place.rank == 0:
+            kept |= self._scale.state(self._updates)
         return kept
 
     def restore(self, tensors: dict[str, Tensor], step: int) -> None:
         """Take over what `gather` gave after `step` steps, at any stage and number of ranks."""
-        self._state.set_step(step)
+        self._updates = self._scale.restore(tensors, step)
+        self._state.set_step(self._updates)
         for name, parameter in self._trained.items():
             for key in (None, *MOMENTS):
                 value = tensors[f"{key or 'weight'}/{name}"].to(self.device)
@@ -124,6 +141,19 @@ class Engine:
     def _plain_optimizer(self) -> bool:
         """Stage 0 in float32: the optimizer is torch's own, and DeepSpeed keeps no norm."""
         return self._deepspeed.optimizer is self._deepspeed.basic_optimizer
+
+    def _count(self, index: int) -> None:
+        """AdamW counts the steps that changed weights, for its bias correction."""
+        if self._scale.exhausted:
+            raise DivergedError(
+                f"fp16 gradients overflow at any loss scale at step {index + 1}: use bf16, or a "
+                "lower learning rate"
+            )
+        if self._scale.overflowed:
+            return
+        self._updates += 1
+        if not self._plain_optimizer:
+            self._grad_norm = self._scale.norm(float(self._deepspeed.get_global_grad_norm()))
 
     def _clip_plain(self) -> float:
         """Clip the gradients, which all ranks share by now; their norm before that."""

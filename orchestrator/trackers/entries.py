@@ -60,6 +60,8 @@ def points(trial: int, event: Event, at: float) -> list[Point]:
         case Step():
             fields = ("loss", "learning_rate", "grad_norm", "samples_per_second", "loader_wait")
             values = {name: getattr(event, name) for name in fields}
+            if event.overflows:
+                values["overflows"] = event.overflows
         case Scored():
             values = {
                 "mir": event.mir["mir"],
