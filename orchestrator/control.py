@@ -6,9 +6,6 @@ out and removes it. Requests for the time after the present controller wait for 
 
 from __future__ import annotations
 
-import json
-import os
-import socket
 import time
 import uuid
 from pathlib import Path
@@ -17,7 +14,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from jobs.spec import Frozen
-from orchestrator.lease import HOLDER_NAME
+from orchestrator.follow import Pulse
 
 FOLDER = "control"
 Verb = Literal["stop", "drain", "pause", "resume", "extend", "retry", "enqueue"]
@@ -60,20 +57,8 @@ def waiting(folder: Path) -> list[tuple[Path, Request]]:
 
 
 def controlled(folder: Path) -> bool:
-    """Whether a controller runs the study, as far as this host can tell."""
-    try:
-        holder = json.loads((folder / HOLDER_NAME).read_text())
-    except (OSError, ValueError):
-        return False
-    if holder["host"] != socket.gethostname():
-        return True
-    try:
-        os.kill(holder["pid"], 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    """Whether a controller runs the study, as far as one look from this host can tell."""
+    return Pulse(folder).alive()
 
 
 def taken(path: Path, timeout_s: float) -> bool:

@@ -77,7 +77,7 @@ def read_records(path: Path) -> Iterator[Record]:
 
     Raises ClusterError that names the first damaged record.
     """
-    for record, _ in _scan(path):
+    for record, _ in read_from(path):
         yield record
 
 
@@ -89,10 +89,14 @@ def records_at(path: Path, offsets: Iterable[int]) -> Iterator[Record]:
             yield decode(file.readline(), at)
 
 
-def _scan(path: Path) -> Iterator[tuple[Record, int]]:
-    """Whole records with the file offset after each; a write that was cut short has no newline."""
-    end, expected = 0, 0
+def read_from(path: Path, offset: int = 0, expected: int = 0) -> Iterator[tuple[Record, int]]:
+    """Whole records with the file offset after each; a write that was cut short has no newline.
+
+    offset, expected: where a record begins, and its number. Raises as `read_records`.
+    """
+    end = offset
     with path.open("rb") as file:
+        file.seek(offset)
         for line in file:
             if not line.endswith(b"\n"):
                 return
@@ -128,7 +132,7 @@ class EventLog:
         self._clock = clock
         self._size = self._next = 0
         if self.path.exists():
-            for record, end in _scan(self.path):
+            for record, end in read_from(self.path):
                 self._next, self._size = record.n + 1, end
                 if replay is not None:
                     replay(record)

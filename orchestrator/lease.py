@@ -49,9 +49,10 @@ class Lease:
     def check(self) -> None:
         """Raise ClusterError if another controller took this one for dead and holds the study."""
         if self._taken:
+            other = _words(read_holder(self._path))
             raise ClusterError(
-                f"{self._path.parent}: another controller has taken this study over "
-                f"({_words(_read(self._path))}), because this one stood still. Nothing is lost"
+                f"{self._path.parent}: another controller has taken this study over ({other}), "
+                "because this one stood still. Nothing is lost"
             )
 
     def close(self) -> None:
@@ -96,9 +97,9 @@ def lease(folder: Path, wait_s: float = 0.0) -> Iterator[Lease]:
     deadline = time.monotonic() + wait_s
     lock = FileLock(folder / LOCK_NAME)
     try:
-        lock.acquire(timeout=wait_s)
+        lock.acquire(timeout=0)
     except Timeout:
-        raise _held(folder) from None
+        _wait_for(lock, folder, wait_s)
     try:
         while _alive_elsewhere(folder / HOLDER_NAME):
             if time.monotonic() >= deadline:
@@ -112,15 +113,26 @@ def lease(folder: Path, wait_s: float = 0.0) -> Iterator[Lease]:
         lock.release()
 
 
+def _wait_for(lock: FileLock, folder: Path, wait_s: float) -> None:
+    """Until the holder leaves or dies; raises ClusterError where it does neither in time."""
+    if wait_s > 0:
+        holder = read_holder(folder / HOLDER_NAME)
+        logger.warning("%s: waiting for another controller (%s)", folder, _words(holder))
+    try:
+        lock.acquire(timeout=min(wait_s, threading.TIMEOUT_MAX))
+    except Timeout:
+        raise _held(folder) from None
+
+
 def _alive_elsewhere(path: Path) -> bool:
     """Whether a holder on another host gives a sign of life; takes a while to say no."""
-    first = _read(path)
+    first = read_holder(path)
     if first is None or first["host"] == socket.gethostname():
         return False
     deadline = time.monotonic() + STALE_S
     while time.monotonic() < deadline:
         time.sleep(_LOOK_S)
-        now = _read(path)
+        now = read_holder(path)
         if now is None:
             return False
         if (now["token"], now["beat"]) != (first["token"], first["beat"]):
@@ -130,13 +142,15 @@ def _alive_elsewhere(path: Path) -> bool:
 
 
 def _held(folder: Path) -> ClusterError:
+    holder = _words(read_holder(folder / HOLDER_NAME))
     return ClusterError(
-        f"{folder}: another controller runs this study ({_words(_read(folder / HOLDER_NAME))}). "
-        "Follow it with `mirsweep status --watch`, or stop it first"
+        f"{folder}: another controller runs this study ({holder}). Follow it with `mirsweep "
+        "attach`, stop it, or wait for it with `mirsweep run --wait SECONDS`"
     )
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def read_holder(path: Path) -> dict[str, Any] | None:
+    """What a holder's file says, None where there is none."""
     try:
         holder: dict[str, Any] = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -145,7 +159,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _token(path: Path) -> str | None:
-    holder = _read(path)
+    holder = read_holder(path)
     return None if holder is None else str(holder.get("token"))
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mir.errors import ProtocolError
 from mir.report import MirReport
+from orchestrator.commands.options import AsJson, print_json
 from orchestrator.scoring.picture import ENDINGS, draw_layers
 from orchestrator.scoring.stored import Score, check_writable, read_score
 from orchestrator.views.text import number, plus_minus
@@ -32,6 +33,7 @@ def compare(
     plot: Annotated[
         Path | None, typer.Option(help="Draw distances by layer here (.png, .svg or .pdf).")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Compare scores with the first one, layer by layer."""
     if len(scores) < 2:
@@ -42,20 +44,56 @@ def compare(
     if warning is not None:
         typer.echo(f"warning: {warning}", err=True)
 
+    labels = _labels(scores)
+    if plot is not None:
+        draw_layers(read, labels, plot, warning)
+    if as_json:
+        print_json(_facts(scores, read, warning))
+        return
+    _show(labels, read)
+    if plot is not None:
+        typer.echo(f"picture: {plot}")
+
+
+def _facts(paths: Sequence[Path], scores: Sequence[Score], warning: str | None) -> dict[str, Any]:
+    """Every score with its difference from the first, as a whole and by layer."""
+    first = scores[0].report
+    base = {layer.layer: layer.distance for layer in first.layers}
+    rows = [
+        {
+            "path": str(path),
+            "model": score.model,
+            "mir": score.report.mir,
+            "standard_error": score.report.standard_error,
+            "variant": score.report.variant,
+            "fingerprint": score.report.fingerprint,
+            "difference": score.report.mir - first.mir,
+            "layers": [
+                {
+                    "layer": layer.layer,
+                    "distance": layer.distance,
+                    "difference": layer.distance - base[layer.layer]
+                    if layer.layer in base
+                    else None,
+                }
+                for layer in score.report.layers
+            ],
+        }
+        for path, score in zip(paths, scores, strict=True)
+    ]
+    return {"warning": warning, "scores": rows}
+
+
+def _show(labels: Sequence[str], read: Sequence[Score]) -> None:
     from rich.console import Console
 
-    labels = _labels(scores)
-    console = Console()
     for label, score in zip(labels, read, strict=True):
         report = score.report
         typer.echo(
             f"{label}: {score.model}: MIR {plus_minus(report.mir, report.standard_error)}"
             f"{_against(report, read[0].report)} ({report.variant}, {report.fingerprint})"
         )
-    console.print(_table(labels, [score.report for score in read]))
-    if plot is not None:
-        draw_layers(read, labels, plot, warning)
-        typer.echo(f"picture: {plot}")
+    Console().print(_table(labels, [score.report for score in read]))
 
 
 def _protocol_warning(paths: Sequence[Path], scores: Sequence[Score], allowed: bool) -> str | None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from orchestrator.commands.options import AsJson, print_json
 
 
 def export(
@@ -18,6 +21,7 @@ def export(
     best: Annotated[
         bool, typer.Option("--best", help="Take the best trial of the study CHECKPOINT.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write a checkpoint's model as a folder for transformers, and check it by loading it."""
     source = _best_of(checkpoint) if best else checkpoint
@@ -30,6 +34,9 @@ def export(
     from jobs.export.run import export_checkpoint
 
     done = export_checkpoint(find_checkpoint(source), folder)
+    if as_json:
+        print_json({**asdict(done), "folder": str(folder)})
+        return
     what = "transformers' LlavaForConditionalGeneration" if done.form == "llava" else "our own form"
     typer.echo(f"model           {folder}")
     typer.echo(f"form            {what}{f': {done.why}' if done.why else ''}")

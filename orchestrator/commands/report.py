@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.commands.options import Study
+from orchestrator.commands.options import AsJson, Study, print_json
 from orchestrator.commands.preflight import check_folder
 from orchestrator.commands.studies import load_study
 
@@ -17,6 +17,7 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="Folder for the page; STUDY/report if not given.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write a study's report: one HTML page and PNG pictures."""
     folder, view = load_study(study)
@@ -25,4 +26,9 @@ def report(
 
     from orchestrator.report.write import write_report
 
-    typer.echo(str(write_report(view, place)))
+    page = write_report(view, place)
+    if as_json:
+        pictures = [str(path) for path in sorted(place.glob("*.png"))]
+        print_json({"study": str(folder), "page": str(page), "pictures": pictures})
+        return
+    typer.echo(str(page))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -56,6 +56,12 @@ def run(
             "--detach", help="Go on without this terminal; with --address http://..., as a Ray job."
         ),
     ] = False,
+    wait: Annotated[
+        float,
+        typer.Option(
+            min=0, help="Seconds to wait for another controller of the study to end; inf works."
+        ),
+    ] = 0.0,
     as_json: AsJson = False,
 ) -> None:
     """Sweep a recipe. Run it again to go on after an interruption."""
@@ -67,9 +73,12 @@ def run(
     check_job(f"{recipe}: base.", spec.base)
     check_tracking(spec.tracking.uri)
     if detach:
-        _detach(recipe, place, executor, address, trials, changes)
+        words = [] if trials is None else ["--trials", str(trials)]
+        words += [word for change in changes or [] for word in ("--set", change)]
+        words += ["--wait", str(wait)] if wait else []
+        _detach(recipe, place, executor, address, words, as_json)
         return
-    view = _sweep(spec, place, executor, address, quiet=as_json)
+    view = _sweep(spec, place, executor, address, wait, quiet=as_json)
     if view.ended is None:
         say_error(f"{view.note}: {same_command()}")
         raise typer.Exit(INTERRUPTED)
@@ -81,22 +90,26 @@ def _detach(
     folder: Path,
     executor: ExecutorName,
     address: str | None,
-    trials: int | None,
-    changes: list[str] | None,
+    more: list[str],
+    as_json: bool,
 ) -> None:
     """Start the same command elsewhere; paths are absolute, for it may run in another folder."""
     from orchestrator.detach import LOG, detach_here, detach_on_cluster
 
-    words = ["run", str(recipe.resolve()), "--folder", str(folder.resolve())]
-    words += [] if trials is None else ["--trials", str(trials)]
-    words += [word for change in changes or [] for word in ("--set", change)]
+    words = ["run", str(recipe.resolve()), "--folder", str(folder.resolve()), *more]
+    facts: dict[str, Any] = {"folder": str(folder)}
     if address is not None and address.startswith(("http://", "https://")):
-        typer.echo(detach_on_cluster(words, address))
+        facts |= {"dashboard": address, "ray_job": detach_on_cluster(words, address, folder)}
+        told = f"Ray job {facts['ray_job']} of {address} runs it"
     else:
         words += ["--executor", executor.value]
         words += [] if address is None else ["--address", address]
-        started = detach_here(words, folder)
-        typer.echo(f"process {started.pid} runs it; what it says is in {folder / LOG}")
+        facts |= {"pid": detach_here(words, folder).pid, "log": str(folder / LOG)}
+        told = f"process {facts['pid']} runs it; what it says is in {facts['log']}"
+    if as_json:
+        print_json(facts)
+        return
+    typer.echo(told)
     typer.echo(f"follow it with: mirsweep attach {folder}")
 
 
@@ -110,11 +123,17 @@ def read_recipe(recipe: Path, trials: int | None, changes: list[str] | None) -> 
 
 
 def _sweep(
-    spec: SweepSpec, folder: Path, name: ExecutorName, address: str | None, quiet: bool
+    spec: SweepSpec,
+    folder: Path,
+    name: ExecutorName,
+    address: str | None,
+    wait_s: float,
+    quiet: bool,
 ) -> SweepView:
     from rich.console import Console
 
     from orchestrator.controller import Controller
+    from orchestrator.lease import lease
     from orchestrator.trackers.mlflow_tracker import MlflowTracker
     from orchestrator.views.live import LiveView
     from orchestrator.views.plain import PlainView
@@ -123,11 +142,20 @@ def _sweep(
     live = console.is_terminal and not quiet
     screen = LiveView(console) if live else PlainView(lambda line: typer.echo(line, err=quiet))
     with screen:
+        if folder.is_dir():
+            with lease(folder, wait_s):
+                pass  # before Ray is started, which takes seconds and memory
         runner = _executor(name, address)
         # In this process nothing goes on meanwhile, and the very same sweep is to come out.
         patience_s = math.inf if name is ExecutorName.INLINE else PATIENCE_S
         return Controller(
-            spec, folder, runner, MlflowTracker(), on_change=screen, patience_s=patience_s
+            spec,
+            folder,
+            runner,
+            MlflowTracker(),
+            on_change=screen,
+            patience_s=patience_s,
+            wait_s=wait_s,
         ).run()
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.commands.options import AsJson, Study, print_json
+from orchestrator.commands.options import AsJson, Study, json_line, print_json
 from orchestrator.commands.studies import load_study
 
-_REFRESH_S = 1.0
+if TYPE_CHECKING:
+    from orchestrator.state import SweepView
 
 
 def status(
@@ -27,16 +30,19 @@ def status(
     from orchestrator.views.terminal import terminal
 
     folder, view = load_study(study)
-    if as_json:
+    if as_json and not watch:
         print_json(sweep_json(view, view.updated))
+        return
+    if as_json:
+        for now in _changes(folder, view):
+            typer.echo(json_line(sweep_json(now, now.updated)))
         return
     console = terminal()
     if watch and console.is_terminal:
         with LiveView(console) as live:
-            while view.ended is None:
-                live(view)
-                time.sleep(_REFRESH_S)
-                _, view = load_study(str(folder))
+            for now in _changes(folder, view):
+                live(now)
+                view = now
     room = len(view.trials) + 20
     console.print(render(view, view.updated, console.width, room))
     for name, text in ledger(view, view.updated).lines():
@@ -44,3 +50,16 @@ def status(
     if view.ended is None:
         age = time.time() - view.updated
         console.print(f"last sign of life {age:.0f} s ago", style="dim", highlight=False)
+
+
+def _changes(folder: Path, view: SweepView) -> Iterator[SweepView]:
+    """The study whenever it has changed, until it has ended or nobody runs it; at least once."""
+    from orchestrator.follow import Follower
+
+    yield view
+    if view.ended is None:
+        told = view.updated
+        for now in Follower(folder).views():
+            if now.updated > told:
+                told = now.updated
+                yield now

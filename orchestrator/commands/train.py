@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from orchestrator.commands.options import AsLines, json_line
 from orchestrator.commands.preflight import check_any, check_folder, this_machine
 from orchestrator.failures import INTERRUPTED, same_command, say_error
 
@@ -37,6 +38,7 @@ def train(
     device: Annotated[
         Device | None, typer.Option(help="cuda if every rank finds a GPU, else cpu.")
     ] = None,
+    as_json: AsLines = False,
 ) -> None:
     """Train one job, scoring its MIR as it goes. Run it again to resume.
 
@@ -55,27 +57,34 @@ def train(
     from jobs.spec.downstream import EvaluateSpec
 
     chosen = device or (Device.CUDA if workers <= this_machine().nodes[0][1] else Device.CPU)
-    last = run_local(spec, workers, place, _Teller(), device=chosen.value)
+    last = run_local(spec, workers, place, _Teller(as_json), device=chosen.value)
     if isinstance(last, Failed):
         say_error(last.reason)
         raise typer.Exit(2 if last.kind in _YOURS else 1)
     if isinstance(last, Stopped):
         say_error(f"{last.reason}. Go on with: {same_command()}")
         raise typer.Exit(INTERRUPTED)
-    if not isinstance(spec, EvaluateSpec):
+    if not isinstance(spec, EvaluateSpec) and not as_json:
         typer.echo(f"checkpoints: {place}")
 
 
 class _Teller:
-    """Prints what the job says; of its steps only some, or a long run would print nothing else."""
+    """Prints what the job says; of its steps only some, or a long run would print nothing else.
 
-    def __init__(self) -> None:
+    as_json: all events as lines of JSON instead.
+    """
+
+    def __init__(self, as_json: bool) -> None:
+        self._as_json = as_json
         self._told = 0.0
 
     def __call__(self, event: Event) -> None:
         from jobs.events import Step
         from orchestrator.views.job import job_line
 
+        if self._as_json:
+            typer.echo(json_line({"time": time.time(), **event.model_dump(mode="json")}))
+            return
         now = time.monotonic()
         if isinstance(event, Step):
             if now - self._told < _STEPS_S:

@@ -177,8 +177,37 @@ def test_a_detached_command_runs_in_a_session_of_its_own(tmp_path):
     assert (tmp_path / "s" / LOG).read_text().startswith("mirsweep ")
 
 
-def test_a_cluster_that_does_not_answer_is_named(monkeypatch):
-    refused = SimpleNamespace(returncode=1, stdout="", stderr="noise\nConnection refused")
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ("noise\nConnection refused", r"http://h:8.*Connection refused.*--include-dashboard=true"),
+        ("Authentication required: no token\n\nlong", r"asks for a token.*RAY_AUTH_MODE=token"),
+        ("The Ray jobs CLI & SDK require the ray[default]", r"pip install 'ray\[default\]'"),
+        ("RuntimeError: failed with status code 404: x.", r"job server does not run"),
+    ],
+)
+def test_a_cluster_that_takes_no_job_is_named_with_a_remedy(said, message, monkeypatch, tmp_path):
+    refused = SimpleNamespace(returncode=1, stdout="", stderr=said)
     monkeypatch.setattr(detach.subprocess, "run", lambda *_args, **_options: refused)
-    with pytest.raises(ClusterError, match=r"Connection refused. Is the dashboard at http://h:8"):
-        detach_on_cluster(["run", "r.yaml"], "http://h:8265")
+    with pytest.raises(ClusterError, match=message) as error:
+        detach_on_cluster(["run", "r.yaml"], "http://h:8265", tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_job_for_a_cluster_finds_mirsweep_and_its_folder_there(monkeypatch, tmp_path):
+    asked = []
+
+    def run(command, **_options):
+        asked.append(command)
+        return SimpleNamespace(returncode=0, stdout="", stderr="")
+
+    monkeypatch.setattr(detach.subprocess, "run", run)
+    folder = tmp_path / "a b"
+    job = detach_on_cluster(["run", "my r.yaml"], "http://h:8265", folder)
+    command = asked[0]
+    assert command[command.index("--submission-id") + 1] == job
+    assert job.replace("-", "").replace(".", "").replace("_", "").isalnum()
+    shell = command[command.index("--") + 1 :]
+    assert shell[:2] == ["sh", "-c"]
+    assert f"mkdir -p '{folder}'" in shell[2]
+    assert shell[2].endswith("mirsweep run 'my r.yaml' --address auto")
