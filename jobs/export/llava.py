@@ -15,6 +15,12 @@ from jobs.load import Loaded
 from jobs.model.projectors import Normalised
 
 IMAGE_TOKEN = "<image>"
+# A chat template without turns.
+PLAIN = (
+    "{% for message in messages %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}" + IMAGE_TOKEN + "{% else %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}{% endfor %}"
+)
 _VISION = ("clip_vision_model", "siglip_vision_model")
 # Decoders whose causal model is the bare decoder and a vocabulary head without bias.
 _LANGUAGE = ("llama", "mistral", "qwen2", "qwen3", "olmo2", "smollm3")
@@ -105,9 +111,5 @@ def _image_token(tokenizer: Any, language: Any) -> int:
 
 def _plain_template(loaded: Loaded) -> str:
     """What pre-training showed the model: [beginning of sequence][picture][text]."""
-    start = loaded.tokenizer.bos_token if loaded.model.prefix_ids else ""
-    return (
-        start + "{% for message in messages %}{% for part in message['content'] %}"
-        "{% if part['type'] == 'image' %}" + IMAGE_TOKEN + "{% else %}{{ part['text'] }}{% endif %}"
-        "{% endfor %}{% endfor %}"
-    )
+    start: str = loaded.tokenizer.bos_token if loaded.model.prefix_ids else ""
+    return start + PLAIN

@@ -1,49 +1,73 @@
-"""Our own checkpoints (with MoCa, if the job has it) as something to score."""
+"""Our own models as something to score, MoCa included: checkpoints, and exports of them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from jobs.spec import ScoreSpec
 from mir.capture import Batch, Subject
 from mir.errors import ConfigError
 from orchestrator.scoring.inputs import EvaluationPairs
 from orchestrator.scoring.place import choose_dtype
 from orchestrator.scoring.processor import Template
 
+if TYPE_CHECKING:
+    from jobs.model.build import Built
+
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def is_checkpoint(name: str) -> bool:
-    """Whether this is a folder that a job of ours has saved, or the folder of such a job."""
-    return _saved(name) or any(Path(name).glob("checkpoints/samples-*/job.json"))
+def is_ours(name: str) -> bool:
+    """Whether a job of ours has saved this folder, it is the folder of such a job, or our own
+    form of an export. An export as transformers' LLaVA is scored as any other."""
+    saved = _saved(name) or any(Path(name).glob("checkpoints/samples-*/job.json"))
+    return saved or _exported(name)
 
 
 def _saved(name: str) -> bool:
     return (Path(name) / "job.json").is_file()
 
 
-class CheckpointModel:
-    """A checkpoint's model, scored as its own job scores it unless another template is asked."""
+def _exported(name: str) -> bool:
+    from jobs.export.ours import SETTINGS
+
+    return (Path(name) / SETTINGS).is_file()
+
+
+def _load(name: str) -> tuple[Built, ScoreSpec, str]:
+    """The model, how its job scores it and in which precision it ran; an export is float32."""
+    if _exported(name):
+        from jobs.export.ours import load_ours, score_template
+
+        folder = Path(name)
+        return load_ours(folder), ScoreSpec(template=score_template(folder)), "fp32"
+    from jobs.downstream.start import find_checkpoint
+    from jobs.load import load_checkpoint
+
+    loaded = load_checkpoint(Path(name) if _saved(name) else find_checkpoint(name))
+    return loaded, loaded.spec.score, loaded.spec.deepspeed.precision
+
+
+class OwnModel:
+    """A model of ours, scored as its own job scores it unless another template is asked."""
 
     def __init__(self, name: str, device: torch.device, dtype: str, template: Template) -> None:
         """Load it. Raises DataError or ConfigError if the checkpoint cannot be used."""
-        from jobs.downstream.start import find_checkpoint
         from jobs.evaluation import template_ids
-        from jobs.load import load_checkpoint
 
-        loaded = load_checkpoint(Path(name) if _saved(name) else find_checkpoint(name))
+        loaded, scored, precision = _load(name)
         # Stored weights are the float32 masters; the job itself runs and scores in its precision.
-        self.dtype = choose_dtype(dtype, _DTYPES[loaded.spec.deepspeed.precision], device)
+        self.dtype = choose_dtype(dtype, _DTYPES[precision], device)
         if template == "answer":
             raise ConfigError(
-                "--template answer: checkpoints of mirsweep know plain and chat; score a folder of "
+                "--template answer: models of mirsweep know plain and chat; score a folder of "
                 "transformers, or leave the option out"
             )
-        self.template: str = loaded.spec.score.template if template == "auto" else template
+        self.template: str = scored.template if template == "auto" else template
         self._model = loaded.model.to(device, self.dtype)
         self._tokenizer, self._image_processor = loaded.tokenizer, loaded.image_processor
         self._prefix, self._between, self._after = template_ids(

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from jobs.export import calibration
 from mir.capture import Batch, Subject
 from mir.errors import DataError, EmptyModalityError, MirsweepError
 from mir.families import find_subject, image_token_id, token_positions
@@ -44,11 +45,13 @@ class HubModel:
             processor = load_processor(name, config, trust)
         model = _load_model(name, self.dtype, trust)
         self._image_token_id = image_token_id(model)
+        if (Path(name) / calibration.SETTINGS).is_file():
+            calibration.attach_moca(model, Path(name))
         self.subject: Subject = find_subject(model)
         model.to(device)
         self._prompt = Prompt(processor, template)
         self._marks = picture_marks(processor, config, self._image_token_id)
-        self.template = self._prompt.template
+        self.template = self._prompt.name
 
     def longest(self, pairs: EvaluationPairs, max_text_tokens: int | None) -> int:
         """About how many tokens the longest pair has, from the first picture and all texts."""

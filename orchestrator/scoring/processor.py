@@ -79,10 +79,14 @@ class Prompt:
     `answer`, text as the answer to a turn with only the picture, as the paper's code does;
     `plain`, text right after the picture. What was asked for, or for `auto` chat where the
     processor has a chat template, else plain.
+    name: what a protocol calls it. The chat template of our exports has no turns: it is plain, and
+    knows the token that begins a sequence, which not every tokenizer adds.
     """
 
     def __init__(self, processor: Any, wanted: Template) -> None:
         """Raises ConfigError or DataError if the template cannot be used."""
+        from jobs.export.llava import PLAIN
+
         self._processor, self._tokenizer = processor, processor.tokenizer
         self._place = str(getattr(processor, "image_token", None) or "")
         has_chat = bool(getattr(processor, "chat_template", None))
@@ -95,6 +99,9 @@ class Prompt:
                 f"--template {wanted}: this model's processor has no chat template; use plain"
             )
         self.template: str = wanted if wanted != "auto" else "chat" if has_chat else "plain"
+        self.name: str = self.template
+        if wanted in ("auto", "plain") and str(processor.chat_template).endswith(PLAIN):
+            self.template, self.name = "chat", "plain"
         if self._tokenizer.pad_token is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
         self._special = self._special_tokens()

@@ -16,9 +16,10 @@ from mir.memory import Memory, MemoryPlan
 from mir.ranks import all_or_none
 from mir.report import MirReport, Protocol, Variant
 from orchestrator.scoring.batches import Batches
-from orchestrator.scoring.checkpoint import CheckpointModel, is_checkpoint
+from orchestrator.scoring.checkpoint import OwnModel, is_ours
 from orchestrator.scoring.hub import HubModel
 from orchestrator.scoring.inputs import EvaluationPairs
+from orchestrator.scoring.limits import size_text
 from orchestrator.scoring.place import choose_batch_size, choose_device, free_memory, ranks
 from orchestrator.scoring.processor import Template
 
@@ -35,7 +36,7 @@ class Request:
     dtype: str
     batch_size: str
     max_text_tokens: int | None
-    memory: Memory
+    memory: Memory | int
     template: Template = "auto"
     trust_remote_code: bool = False
 
@@ -100,9 +101,12 @@ def _read_pictures(pairs: EvaluationPairs, numbers: range, tell: Progress) -> No
 
 def _plan(request: Request, subject: Subject, tokens: int) -> MemoryPlan:
     try:
-        return plan_together(subject, tokens, free_memory(subject.device), request.memory)
+        return plan_together(
+            subject, tokens, free_memory(subject.device), request.memory, variant=request.variant
+        )
     except MirError as error:
-        raise ConfigError(f"--memory {request.memory}: {error}") from error
+        asked = request.memory if isinstance(request.memory, str) else size_text(request.memory)
+        raise ConfigError(f"--memory {asked}: {error}") from error
 
 
 @contextmanager
@@ -121,8 +125,8 @@ def _enough_memory() -> Iterator[None]:
 
 
 def _load(request: Request, device: torch.device) -> _Model:
-    if is_checkpoint(request.model):
-        return CheckpointModel(request.model, device, request.dtype, request.template)
+    if is_ours(request.model):
+        return OwnModel(request.model, device, request.dtype, request.template)
     return HubModel(
         request.model, device, request.dtype, request.template, request.trust_remote_code
     )
