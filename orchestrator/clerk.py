@@ -88,6 +88,10 @@ class Clerk:
         """Note a feasible score of a running trial."""
         self._say(lambda: self._study.report(number, samples, value, error))
 
+    def paused(self, number: int, *, paused: bool) -> None:
+        """Note that a trial waits to be resumed, perhaps for ever, or that it goes on."""
+        self._say(lambda: self._study.paused(number, paused=paused))
+
     def also(self, number: int, values: Sequence[float]) -> None:
         """Note the other objectives of a trial that is about to end."""
         self._say(lambda: self._study.also(number, values))

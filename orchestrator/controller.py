@@ -20,6 +20,7 @@ from orchestrator.budget import spent, trials_left
 from orchestrator.control import waiting
 from orchestrator.desk import Desk
 from orchestrator.endings import Ending, LastWord, Leaving, ending
+from orchestrator.frozen import Frozen
 from orchestrator.journal import Journal
 from orchestrator.lease import lease
 from orchestrator.placement import job_slots, require_fit, why_not
@@ -159,7 +160,8 @@ class Controller:
     def _loop(self, interrupt: Interrupt) -> None:
         self._desk.keeper.begin()
         known = sorted(self._view.trials.items())
-        self._queue.extend(n for n, trial in known if not trial.state.final)
+        self._queue.extend(n for n, t in known if not t.state.final and not t.frozen)
+        self._frozen = Frozen(self._desk)
         while True:
             self._lease.check()
             self._obey()
@@ -168,7 +170,8 @@ class Controller:
                 self._drain(self._leaving)
                 return
             self._fill()
-            if not self._active and not self._queue and not trials_left(self._view):
+            if self._over():
+                self._frozen.give_up_all("it was not resumed")
                 return
             if self._hold is not None and not self._active:
                 time.sleep(POLL_S)
@@ -220,19 +223,20 @@ class Controller:
         over = spent(self._view, self._clock(), (self._desk.trial(n) for n in self._active))
         return None if over is None else Leaving(reason=over, final=True)
 
+    def _over(self) -> bool:
+        """Whether nothing runs and nothing will, but for paused trials that nobody resumes."""
+        if self._active or self._queue or trials_left(self._view):
+            return False
+        return not self._frozen or (self._hold is None and self._slots > 0)
+
     def _fill(self) -> None:
-        """Start jobs, queued trials first, while capacity, concurrency and budget allow."""
-        if self._hold is not None or not (self._queue or trials_left(self._view)):
+        """Start jobs while capacity, concurrency and budget allow."""
+        if self._hold is not None or not (self._queue or self._frozen or trials_left(self._view)):
             return
         if not self._room() or self._over_quota():
             return
         while len(self._active) < self._slots and self._leaving is None:
-            if self._queue:
-                trial: TrialView | None = self._desk.trial(self._queue.popleft())
-            elif trials_left(self._view):
-                trial = self._desk.ask()
-            else:
-                return
+            trial = self._next()
             if trial is None:
                 return
             if trial.state is TrialState.FAILED:
@@ -242,6 +246,26 @@ class Controller:
             self._desk.launch(trial.number)
             self._show()
 
+    def _next(self) -> TrialView | None:
+        """What to run next: the queue, paused trials that have come up, new ones, paused ones."""
+        if self._queue:
+            return self._desk.trial(self._queue.popleft())
+        new = trials_left(self._view) > 0
+        return self._frozen.thaw(idle=not new and self._idle()) or (
+            self._desk.ask() if new else None
+        )
+
+    def _idle(self) -> bool:
+        """Whether room may go to a trial that is behind: it costs nothing else, or is paid for.
+
+        A budget besides the trials' is there to be spent. Without one, room beside a trial that
+        was never paused would only lie idle; with the last of them, the sweep is over.
+        """
+        budget = self._spec.budget
+        if any((budget.hours, budget.samples, budget.gpu_hours, budget.cost)):
+            return True
+        return any(not self._desk.trial(number).resumed for number in self._active)
+
     def _over_quota(self) -> bool:
         """Whether to wait until running jobs give space back; leave if there are none."""
         keeper = self._desk.keeper
@@ -250,6 +274,10 @@ class Controller:
         full = keeper.full
         if full is None:
             return False
+        if self._frozen:
+            if keeper.flush(POLL_S) and keeper.full is not None:
+                self._frozen.give_up_worst(f"given up: {full}")
+            return True
         self._desk.journal.note(full)
         if not self._active:
             self._leaving = Leaving(reason=full)
@@ -287,7 +315,9 @@ class Controller:
         how = ending(self._desk.trial(number), event, self._spec, leaving)
         self._active.discard(number)
         self._desk.finish(number, how, event)
-        if not how.state.final:
+        if self._desk.trial(number).frozen:
+            self._frozen.add(number)
+        elif not how.state.final:
             self._queue.append(number)
         elif how.state is TrialState.FAILED and isinstance(event, Failed):
             self._count(event)
@@ -322,6 +352,7 @@ class Controller:
             self._show()
         if not leaving.final:
             return
+        self._frozen.give_up_all(leaving.reason)
         for number in [*self._queue, *sorted(self._active)]:
             self._desk.finish(number, Ending(state=TrialState.PRUNED, reason=leaving.reason), None)
 

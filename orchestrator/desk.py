@@ -134,12 +134,17 @@ class Desk:
         self.tracker.record(number, event, at)
 
     def _decide(self, trial: TrialView, mine: tuple[Scored, ...]) -> None:
-        decision = self.judge.decide(trial.number, mine, trial.job)
+        decision = self.judge.decide(trial.number, mine, trial.job, trial.compared_from)
         if decision.verdict is Verdict.CONTINUE:
             return
         self.journal.judged(trial.number, decision, mine[-1].samples)
-        if decision.verdict is Verdict.PRUNE:
+        if decision.verdict in (Verdict.PRUNE, Verdict.PAUSE):
             self.executor.stop(trial.number, decision.reason)
+
+    def thaw(self, number: int, reason: str, compared_from: int) -> None:
+        """Let a trial that a rule had paused run again from its newest checkpoint."""
+        self.journal.thawed(number, reason, compared_from)
+        self.clerk.paused(number, paused=False)
 
     def finish(self, number: int, how: Ending, event: Event | None) -> None:
         """Carry out how an attempt leaves its trial: end it everywhere, or queue it again."""
@@ -153,6 +158,8 @@ class Desk:
                 lowered=how.lowered,
             )
             self.tracker.trial_left(number, how.state, how.reason)
+            if self.trial(number).frozen:
+                self.clerk.paused(number, paused=True)
             return
         self.journal.ended(number, how.state, how.reason, event=event, objective=how.objective)
         tell(self.clerk, self.trial(number), self.spec)

@@ -14,6 +14,7 @@ from sweeps.spec import SweepSpec
 
 LastWord = Failed | Stopped | Finished
 _OWN_FAULT = ("diverged", "bad-configuration", "bad-data", "error")
+_NO_PAUSE = (*_OWN_FAULT, "disk-full")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,9 @@ def ending(trial: TrialView, word: LastWord, sweep: SweepSpec, leaving: Leaving 
         return _finished(trial, word, sweep)
     if trial.verdict is Verdict.PRUNE:
         return Ending(state=TrialState.PRUNED, reason=trial.verdict_reason)
+    if trial.verdict is Verdict.PAUSE and not (isinstance(word, Failed) and word.kind in _NO_PAUSE):
+        state = TrialState.PRUNED if leaving is not None and leaving.final else TrialState.PAUSED
+        return Ending(state=state, reason=trial.verdict_reason)
     if isinstance(word, Failed) and (leaving is None or word.kind in _OWN_FAULT):
         return _failed(trial, word, sweep)
     if leaving is not None and leaving.final:

@@ -8,6 +8,7 @@ launched   trial, attempt                    a job is about to be started
 event      trial, attempt, event             what the job said
              + violations, violation         where it was a score
 judged     trial, verdict, reason, samples   a stopping rule spoke, other than 'continue'
+thawed     trial, reason, compared_from      a trial that a rule had paused will run again
 requeued   trial, state, reason, counted     a job ended early and its trial will run again
              + event                         the job's last word, where it said one
              + micro_batch, shape            where it ran out of memory
@@ -165,6 +166,19 @@ def _judged(trial: TrialView, record: Record) -> TrialView:
     )
 
 
+def _thawed(trial: TrialView, record: Record) -> TrialView:
+    return replace(
+        trial,
+        state=TrialState.QUEUED,
+        reason=record.data["reason"],
+        verdict=Verdict.CONTINUE,
+        verdict_reason="",
+        verdict_samples=None,
+        resumed=trial.resumed + 1,
+        compared_from=record.data["compared_from"],
+    )
+
+
 def _left(trial: TrialView, record: Record) -> TrialView:
     """The trial with the time of the attempt that is over added up."""
     ran = 0.0 if trial.launched is None else max(0.0, record.time - trial.launched)
@@ -263,6 +277,7 @@ _TRIAL: dict[str, Callable[[TrialView, Record], TrialView]] = {
     "launched": _launched,
     "event": _event,
     "judged": _judged,
+    "thawed": _thawed,
     "requeued": _requeued,
     "ended": _ended,
 }

@@ -128,6 +128,11 @@ class Journal:
             "judged", {"trial": trial, **decision.model_dump(mode="json"), "samples": samples}
         )
 
+    def thawed(self, trial: int, reason: str, compared_from: int) -> None:
+        """A trial that a rule had paused will run again."""
+        assert self.view.trials[trial].frozen
+        self._write("thawed", {"trial": trial, "reason": reason, "compared_from": compared_from})
+
     def requeued(
         self,
         trial: int,

@@ -21,7 +21,8 @@ ENOUGH = 3  # complete trials without which nothing is said about the course of 
 class Ledger:
     """All in device-hours of `unit`: GPU-hours, or core-hours of jobs without GPUs.
 
-    used: by all attempts so far. saved: what the trials that a rule stopped would have taken.
+    used: by all attempts so far. saved: what the trials that a rule stopped would have taken,
+    those that are paused at the moment included; what is resumed is no longer saved.
     wasted: by failed trials, and to do again what a failure had undone. scoring: part of `used`.
     wrong: expected number of stopped trials that would have become the best, by how much the
     complete ones still gained after the same samples; None where too few are complete.
@@ -35,6 +36,7 @@ class Ledger:
     wasted: float
     scoring: float
     stopped: int
+    paused: int
     wrong: float | None
     audited: int
     mistaken: int
@@ -45,7 +47,7 @@ class Ledger:
         share = percent(self.scoring / self.used) if self.used > 0 else "-"
         found = [
             ("used", f"{number(self.used)} {self.unit}, {share} of it for scoring"),
-            ("saved", f"{number(self.saved)} {self.unit} by stopping {self.stopped} early"),
+            ("saved", f"{number(self.saved)} {self.unit} by stopping {self._stopped} early"),
         ]
         if self.wasted > 0:
             found.append(("wasted", f"{number(self.wasted)} {self.unit} by failures"))
@@ -59,12 +61,19 @@ class Ledger:
             found.append(("cost", f"{self.cost:,.2f}"))
         return found
 
+    @property
+    def _stopped(self) -> str:
+        return f"{self.stopped} (paused: {self.paused})" if self.paused else str(self.stopped)
+
 
 def ledger(view: SweepView, now: float) -> Ledger:
     """The ledger as of `now`, seconds since the epoch; trials that run count up to then."""
     trials = [trial.whole() for _, trial in sorted(view.trials.items())]
     each = devices(view.spec.resources) / 3600
-    stopped = [t for t in trials if t.state is TrialState.PRUNED and t.verdict is Verdict.PRUNE]
+    by_rule = (Verdict.PRUNE, Verdict.PAUSE)
+    frozen = [t for t in trials if t.frozen]
+    stopped = [t for t in trials if t.state is TrialState.PRUNED and t.verdict in by_rule]
+    stopped += frozen
     audited = [t for t in trials if t.verdict is Verdict.AUDIT and t.state is TrialState.COMPLETE]
     best = best_trial(view)
     used = seconds_used(view, trials, now) * each
@@ -76,6 +85,7 @@ def ledger(view: SweepView, now: float) -> Ledger:
         wasted=sum(_wasted(trial) for trial in trials) * each,
         scoring=sum(score.seconds for trial in trials for score in trial.scores) * each,
         stopped=len(stopped),
+        paused=len(frozen),
         wrong=_expected_wrong(view, stopped, trials),
         audited=len(audited),
         mistaken=sum(best is not None and best.number == trial.number for trial in audited),

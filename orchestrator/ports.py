@@ -148,6 +148,13 @@ class Suggester(Protocol):
         """Note a feasible score of a running trial; telling it twice changes nothing."""
         ...
 
+    def paused(self, number: int, *, paused: bool) -> None:
+        """Note that a running trial waits to be resumed, perhaps for ever, or that it goes on.
+
+        Samplers take a waiting one for stopped; it is not told as ended.
+        """
+        ...
+
     def also(self, number: int, values: Sequence[float]) -> None:
         """Note the other objectives of a running trial that is about to end."""
         ...

@@ -97,6 +97,7 @@ def project_study(view: SweepView, study: Suggester, folder: Path) -> None:
             continue
         study.adopt(number)
         report(study, trial, view.spec.study.objective)
+        study.paused(number, paused=trial.frozen)
         tell(study, trial, view.spec)
 
 

@@ -28,6 +28,9 @@ def recover(desk: Desk) -> None:
         if trial.verdict is Verdict.PRUNE:
             how = Ending(state=TrialState.PRUNED, reason=trial.verdict_reason)
             desk.finish(number, how, None)
+        elif trial.verdict is Verdict.PAUSE and not trial.frozen:
+            how = Ending(state=TrialState.PAUSED, reason=trial.verdict_reason)
+            desk.finish(number, how, None)
         elif trial.state is TrialState.RUNNING:
             desk.finish(number, Ending(state=TrialState.QUEUED, reason=_LOST), None)
 

@@ -58,6 +58,8 @@ class TrialView:
     restarts: restarts after failures; a preemption or a restart of the controller does not count.
     seconds: time in RUNNING over all attempts; launched: since when, None while it does not run.
     redone: samples seen again because an attempt ended after its newest checkpoint.
+    resumed: how often it went on after a rule had paused it; compared_from: samples from which
+        rules without rungs compare it again.
     reason: why it is in this state ('MIR 2.91 +/- 0.04 against a median of ...').
     started, ended: seconds since the epoch.
     """
@@ -88,11 +90,18 @@ class TrialView:
     seconds: float = 0.0
     launched: float | None = None
     redone: int = 0
+    resumed: int = 0
+    compared_from: int = 0
 
     @property
     def budget(self) -> int:
         """Samples of a full run."""
         return self.job.optim.steps * self.job.optim.global_batch
+
+    @property
+    def frozen(self) -> bool:
+        """Whether a rule has paused it: it goes on only if it is chosen to, see `Frozen`."""
+        return self.state is TrialState.PAUSED and self.verdict is Verdict.PAUSE
 
     @property
     def mir(self) -> float | None:

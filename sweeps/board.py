@@ -59,7 +59,7 @@ class Board:
         insort(self._here.setdefault(point.samples, []), entry)
         for (step, _), rung in self._rungs.items():
             if step <= point.samples and rung.group.holds(number) and number not in rung.reached:
-                rung.add(entry)
+                rung.add(entry, point.samples)
 
     def cut(self, number: int, samples: int) -> None:
         """Forget a trial's points at so many samples and beyond: it goes that way again."""
@@ -68,8 +68,8 @@ class Board:
             at, value, error = int(known[-3]), known[-2], known[-1]
             del known[-3:]
             _remove(self._here[at], (value, number, error))
-            for (step, _), rung in self._rungs.items():
-                if rung.reached.get(number) == (value, number, error) and step <= at:
+            for rung in self._rungs.values():
+                if rung.reached.get(number) == (at, (value, number, error)):
                     rung.drop(number)
 
     def at(self, samples: int, slack: int, least: int, but: int) -> Sequence[Entry]:
@@ -109,7 +109,7 @@ class Board:
                 continue
             for place in range(0, len(known), 3):
                 if known[place] >= step:
-                    rung.add((known[place + 1], number, known[place + 2]))
+                    rung.add((known[place + 1], number, known[place + 2]), int(known[place]))
                     break
         return rung
 
@@ -118,14 +118,15 @@ class _Rung:
     def __init__(self, group: Group) -> None:
         self.group = group
         self.entries: list[Entry] = []
-        self.reached: dict[int, Entry] = {}
+        self.reached: dict[int, tuple[int, Entry]] = {}
+        """By trial: at how many samples it reached the rung, and its entry there."""
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: Entry, samples: int) -> None:
         insort(self.entries, entry)
-        self.reached[entry[1]] = entry
+        self.reached[entry[1]] = samples, entry
 
     def drop(self, number: int) -> None:
-        _remove(self.entries, self.reached.pop(number))
+        _remove(self.entries, self.reached.pop(number)[1])
 
 
 def _remove(entries: list[Entry], entry: Entry) -> None:

@@ -8,11 +8,15 @@ from jobs.spec import Frozen
 
 
 class Verdict(StrEnum):
-    """CONTINUE lets the trial run; PRUNE stops it; AUDIT would have stopped it but lets it run."""
+    """CONTINUE lets the trial run; PRUNE stops it; AUDIT would have stopped it but lets it run.
+
+    PAUSE stops it for now: it keeps its newest checkpoint and may be resumed from it.
+    """
 
     CONTINUE = "continue"
     PRUNE = "prune"
     AUDIT = "audit"
+    PAUSE = "pause"
 
 
 class Decision(Frozen):

@@ -19,7 +19,7 @@ from sweeps.objective import Direction
 from sweeps.seeds import seed_of
 from sweeps.spec import RuleSpec, StopSpec
 
-__all__ = ["RULES", "Comparison", "Point", "Race", "Stop", "bracket_of", "compare"]
+__all__ = ["AT_RUNGS", "RULES", "Comparison", "Point", "Race", "Stop", "bracket_of", "compare"]
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,9 @@ class Stop:
 
     reason: str
 
+
+AT_RUNGS = ("successive-halving", "hyperband")
+"""Rules that compare at rungs of their own; all others do so at every score."""
 
 Answer = Comparison | Stop | str
 """A comparison, a reason to stop, or why nothing can be said yet."""

@@ -155,6 +155,9 @@ class StopSpec(Frozen):
     halving and Hyperband the best 1 in so many goes on; rungs lie at min_samples times its powers.
     rules: several at once instead of `rule`, each a name or a name with parameters; the first that
     says so stops the trial.
+    pause: a trial that a comparison would stop keeps its checkpoint, and is resumed when the rule
+    would let it go on by now, or when there is room and no better use for it. Compared at equal
+    samples, it then runs at least to `reduction_factor` times the samples at which it was paused.
     """
 
     rule: RuleName = "median"
@@ -166,6 +169,7 @@ class StopSpec(Frozen):
     confidence: Annotated[float, Field(ge=0, lt=1)] = 0.8
     audit: Annotated[float, Field(ge=0, le=1)] = 0.0
     infeasible_patience: Annotated[int, Field(ge=0)] = 2
+    pause: bool = False
 
     @field_validator("rules", mode="before")
     @classmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from statistics import NormalDist
 
 from jobs.events import Scored
@@ -12,9 +13,21 @@ from sweeps.board import Board, Point
 from sweeps.decision import Decision, Verdict
 from sweeps.guard import Curve, Feasibility, feasibility
 from sweeps.objective import direction, label, objective_error, objective_value
-from sweeps.rules import Comparison, Race, Stop, ask
+from sweeps.rules import AT_RUNGS, Comparison, Race, Stop, ask
 from sweeps.seeds import seed_of
 from sweeps.spec import StopSpec, SweepSpec
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a paused trial compares by now.
+
+    behind: by how much more than its error bars it is worse than what it is measured against, in
+    units of the objective; at or below 0 no rule would stop it. reason: with the figures.
+    """
+
+    behind: float
+    reason: str
 
 
 class Judge:
@@ -53,12 +66,13 @@ class Judge:
             if at >= samples:
                 best[:] = [entry for entry in best if entry[1] != number]
 
-    def decide(self, number: int, mine: Curve, job: JobSpec) -> Decision:
+    def decide(self, number: int, mine: Curve, job: JobSpec, compared_from: int = 0) -> Decision:
         """Judge trial `number` after its newest score, before that is noted.
 
         mine: all its scores, the first before training. Only feasible scores at or past
         min_samples take part, and a comparison acts only if the error bars separate. A trial at
         its full budget always goes on. Raises ProtocolError if scores do not follow one protocol.
+        compared_from: samples up to which a resumed trial is left alone by rules without rungs.
         """
         stop, budget = self._sweep.stop, job.optim.steps * job.optim.global_batch
         earliest = min_samples(stop, job)
@@ -72,18 +86,34 @@ class Judge:
         counts, reasons = self._own(number, mine, earliest)
         if reasons:
             return _infeasible(number, reasons, self._sweep)
-        race = Race(
+        return self._asked(self._race(number, mine, counts, job), compared_from)
+
+    def standing(self, number: int, mine: Curve, job: JobSpec) -> Standing:
+        """Ask all rules again how a paused trial stands at its newest score that counts."""
+        counts, _ = self._own(number, mine, min_samples(self._sweep.stop, job))
+        if not counts:
+            return Standing(math.inf, "no score of it counts")
+        race = self._race(number, mine, counts, job)
+        found = Standing(-math.inf, "nothing to compare it with")
+        for rule in self._sweep.stop.chain:
+            answer = ask(race, self._board, rule)
+            if isinstance(answer, Comparison):
+                behind = _behind(race, answer, self._sweep)
+                found = max(found, Standing(behind, _compared(race, answer, self._sweep)), key=_key)
+        return found
+
+    def _race(self, number: int, mine: Curve, counts: Sequence[Scored], job: JobSpec) -> Race:
+        return Race(
             number=number,
             mine=[_point(scored, self._sweep) for scored in counts],
             rivals={},
             direction=direction(self._sweep.study.objective),
-            min_samples=earliest,
-            budget=budget,
+            min_samples=min_samples(self._sweep.stop, job),
+            budget=job.optim.steps * job.optim.global_batch,
             slack=job.score.every_samples,
             seed=self._sweep.study.seed,
             losses=[scored.guard.validation_loss for scored in mine],
         )
-        return self._asked(race)
 
     def _own(self, number: int, mine: Curve, earliest: int) -> tuple[list[Scored], list[str]]:
         """My scores that count, and why each of the newest in a row does not, oldest first."""
@@ -100,11 +130,14 @@ class Judge:
                 reasons.append(found.reason)
         return counts, reasons
 
-    def _asked(self, race: Race) -> Decision:
+    def _asked(self, race: Race, compared_from: int) -> Decision:
         """The first rule that stops the trial, else what all of them say."""
         said = []
+        resumed = race.mine[-1].samples < compared_from
         for rule in self._sweep.stop.chain:
             answer = ask(race, self._board, rule)
+            if resumed and isinstance(answer, Comparison) and rule.rule not in AT_RUNGS:
+                answer = f"resumed, and not compared before {compared_from:,} samples"
             decision = _answered(race, answer, self._sweep)
             if decision.verdict is not Verdict.CONTINUE:
                 return decision
@@ -154,8 +187,15 @@ def separates(mine: Point, other: Comparison, confidence: float) -> bool:
     """Whether the two values differ beyond their errors, one-sided; always at confidence 0."""
     if confidence == 0:
         return True
+    return abs(mine.value - other.value) > _margin(mine, other, confidence)
+
+
+def _margin(mine: Point, other: Comparison, confidence: float) -> float:
+    """How far two values must lie apart to differ beyond their errors."""
+    if confidence == 0:
+        return 0.0
     z = max(NormalDist().inv_cdf(confidence), 0.0)
-    return abs(mine.value - other.value) > z * math.hypot(mine.error, other.error)
+    return z * math.hypot(mine.error, other.error)
 
 
 def audited(sweep: SweepSpec, number: int) -> bool:
@@ -168,18 +208,35 @@ def _answered(race: Race, answer: Comparison | Stop | str, sweep: SweepSpec) -> 
         return Decision(verdict=Verdict.CONTINUE, reason=answer)
     if isinstance(answer, Stop):
         return _stopped(race.number, answer.reason, sweep)
+    reason = _compared(race, answer, sweep)
+    if not answer.behind:
+        return Decision(verdict=Verdict.CONTINUE, reason=reason)
+    if not separates(race.mine[-1], answer, sweep.stop.confidence):
+        reason += f", not separate at confidence {sweep.stop.confidence:g}"
+        return Decision(verdict=Verdict.CONTINUE, reason=reason)
+    found = _stopped(race.number, reason, sweep)
+    if sweep.stop.pause and found.verdict is Verdict.PRUNE:
+        return Decision(verdict=Verdict.PAUSE, reason=reason)
+    return found
+
+
+def _compared(race: Race, answer: Comparison, sweep: SweepSpec) -> str:
     mine = race.mine[-1]
     against = answer.label.format(f"{answer.value:.2f} +/- {answer.error:.2f}")
-    reason = (
+    return (
         f"{label(sweep.study.objective)} {mine.value:.2f} +/- {mine.error:.2f} against {against} "
         f"at {mine.samples:,} samples"
     )
-    if not answer.behind:
-        return Decision(verdict=Verdict.CONTINUE, reason=reason)
-    if not separates(mine, answer, sweep.stop.confidence):
-        reason += f", not separate at confidence {sweep.stop.confidence:g}"
-        return Decision(verdict=Verdict.CONTINUE, reason=reason)
-    return _stopped(race.number, reason, sweep)
+
+
+def _behind(race: Race, answer: Comparison, sweep: SweepSpec) -> float:
+    """See `Standing`; above 0 exactly where the comparison would stop the trial."""
+    mine, sign = race.mine[-1], 1.0 if race.direction == "minimize" else -1.0
+    return sign * (mine.value - answer.value) - _margin(mine, answer, sweep.stop.confidence)
+
+
+def _key(standing: Standing) -> float:
+    return standing.behind
 
 
 def _infeasible(number: int, reasons: Sequence[str], sweep: SweepSpec) -> Decision:

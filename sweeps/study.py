@@ -19,7 +19,7 @@ from sweeps.apart import kept_apart
 from sweeps.axes import Raw, Shown, Value
 from sweeps.cube import Cube
 from sweeps.draws import Stored
-from sweeps.history import ALSO, ERROR, history
+from sweeps.history import ALSO, ERROR, PAUSED, history
 from sweeps.identity import MAY_CHANGE, identity, recorded_change
 from sweeps.objective import direction
 from sweeps.samplers import make_sampler
@@ -148,6 +148,16 @@ class Study:
             trial.report(value, samples)
             if error:
                 trial.set_user_attr(ERROR, error)
+
+    def paused(self, number: int, *, paused: bool) -> None:
+        """Note that a running trial waits to be resumed, perhaps for ever, or that it goes on.
+
+        Optuna has it running all the same: it may not be told twice, and it may return.
+        """
+        with storage_errors(self._url):
+            there = self._trials()[number]
+            if not there.state.is_finished() and there.user_attrs.get(PAUSED, False) != paused:
+                self._running(number).set_user_attr(PAUSED, paused)
 
     def also(self, number: int, values: Sequence[float]) -> None:
         """Note the other objectives of a running trial that is about to end; less is better."""

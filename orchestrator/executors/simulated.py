@@ -22,8 +22,9 @@ class _Job:
     launch: Launch
     events: Iterator[tuple[float, Event]]
     begun: float
-    seen: int = 0
-    version: int = 0
+    launched: float
+    seen: int
+    version: int
 
 
 @dataclass(order=True)
@@ -52,10 +53,12 @@ class SimulatedExecutor:
     ) -> None:
         self._curve, self._pace = curve, pace
         self._capacity = Capacity(nodes=nodes, max_jobs=slots)
-        self._now, self._order = 0.0, 0
+        self._now, self._order, self._version = 0.0, 0, 0
         self._due: list[_Due] = []
         self._jobs: dict[int, _Job] = {}
         self._reached: dict[int, int] = {}
+        self.spans: list[tuple[float, float]] = []
+        """When each attempt that has ended began and ended."""
 
     def clock(self) -> float:
         """Virtual seconds since the beginning."""
@@ -68,7 +71,8 @@ class SimulatedExecutor:
     def start(self, launch: Launch) -> None:
         """Start at once, from where an earlier attempt was stopped."""
         begin = self._reached.get(launch.trial, 0)
-        job = _Job(launch, self._events(launch, begin), self._now, begin)
+        events = self._events(launch, begin)
+        job = _Job(launch, events, self._now, self._now, begin, self._anew())
         self._jobs[launch.trial] = job
         self._next(job)
 
@@ -77,7 +81,7 @@ class SimulatedExecutor:
         job = self._jobs.get(trial)
         if job is None:
             return
-        job.version += 1
+        job.version = self._anew()
         pace = self._pace(job.launch)
         job.seen += int((self._now - job.begun) / pace) if pace > 0 else 0
         self._reached[trial] = job.seen
@@ -92,6 +96,7 @@ class SimulatedExecutor:
                 continue
             self._now = max(self._now, due.at)
             if isinstance(due.event, Finished | Stopped):
+                self.spans.append((job.launched, self._now))
                 del self._jobs[due.trial]
             else:
                 if isinstance(due.event, Scored):
@@ -105,6 +110,11 @@ class SimulatedExecutor:
         """End every job; safe to call twice."""
         self._jobs.clear()
         self._due.clear()
+
+    def _anew(self) -> int:
+        """A version that no event before has: what an earlier attempt had yet to say is void."""
+        self._version += 1
+        return self._version
 
     def _next(self, job: _Job) -> None:
         after, event = next(job.events)

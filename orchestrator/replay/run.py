@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,16 +83,18 @@ def replay(table: Table, policy: SweepSpec, seed: int, at_once: int) -> Outcome:
             open_study=lambda spec, folder: _Noting(spec, folder, points),
             clock=executor.clock,
         ).run()
-        return _outcome(table, view, seed)
+        return _outcome(table, view, seed, executor.spans)
 
 
-def _outcome(table: Table, view: SweepView, seed: int) -> Outcome:
+def _outcome(
+    table: Table, view: SweepView, seed: int, spans: Sequence[tuple[float, float]]
+) -> Outcome:
     objective = view.spec.study.objective
     sign = 1.0 if direction(objective) == "minimize" else -1.0
     hours, best, course = 0.0, math.inf, []
     each = devices(view.spec.resources) / 3600
     for trial in sorted(view.trials.values(), key=lambda t: (t.ended or 0.0, t.number)):
-        hours = _hours_until(view, trial.ended or 0.0) * each
+        hours = _seconds_until(spans, trial.ended or 0.0) * each
         if counts(trial) and trial.objective is not None and sign * trial.objective < best:
             best = sign * trial.objective
             course.append((hours, best))
@@ -104,13 +107,9 @@ def _outcome(table: Table, view: SweepView, seed: int) -> Outcome:
     )
 
 
-def _hours_until(view: SweepView, when: float) -> float:
-    """Seconds that all trials had run by then; a trial runs without a break from its start."""
-    return sum(
-        max(0.0, min(trial.ended or when, when) - trial.started)
-        for trial in view.trials.values()
-        if trial.started is not None
-    )
+def _seconds_until(spans: Sequence[tuple[float, float]], when: float) -> float:
+    """Seconds that all attempts had run by then."""
+    return sum(max(0.0, min(end, when) - begin) for begin, end in spans)
 
 
 def _target(table: Table, sign: float) -> float:

@@ -115,8 +115,8 @@ def _colour(index: int) -> str:
 
 
 def stopped(view: SweepView) -> str:
-    """Trials stopped early: at which share of the budget and why; '' if there are none."""
-    trials = [t for t in view.trials.values() if t.state is TrialState.PRUNED]
+    """Trials stopped early or paused by a rule: at which share of the budget and why, or ''."""
+    trials = [t for t in view.trials.values() if t.state is TrialState.PRUNED or t.frozen]
     head = [("trial", "number"), ("samples seen", "number"), ("last MIR", "number"), ("why", "")]
     rows = [
         "<tr>"

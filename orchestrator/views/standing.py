@@ -72,7 +72,8 @@ def seconds_left(view: SweepView, now: float) -> float | None:
     """Estimate from samples: what is still to be seen at the pace so far.
 
     A trial not yet started is expected to see as many samples as the finished ones did on
-    average. None until one trial has finished, because the first minutes are start-up.
+    average, a trial that a rule has paused no more. None until one trial has finished, because
+    the first minutes are start-up.
     """
     done = finished(view)
     seen = sum(trial.samples for trial in view.trials.values())
@@ -82,6 +83,7 @@ def seconds_left(view: SweepView, now: float) -> float | None:
     usual = sum(trial.samples for trial in done) / len(done)
     started = [t for t in view.trials.values() if not t.state.final and t.samples > 0]
     fresh = max(0, view.spec.budget.trials - len(done) - len(started))
+    started = [trial for trial in started if not trial.frozen]
     ahead = fresh * usual + sum(trial.budget - trial.samples for trial in started)
     left = ahead * spent / seen
     if view.spec.budget.hours is not None:

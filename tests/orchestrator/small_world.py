@@ -107,6 +107,7 @@ class FakeStudy:
     reports: dict[int, dict[int, float]] = field(default_factory=dict)
     tellings: Counter[int] = field(default_factory=Counter)
     waiting: list[dict[str, float]] = field(default_factory=list)
+    waits: set[int] = field(default_factory=set)
 
     def _trial(self, number: int) -> Trial:
         raw = self.raws[number]
@@ -142,6 +143,10 @@ class FakeStudy:
     def report(self, number: int, samples: int, value: float, error: float = 0.0) -> None:
         if number not in self.told:
             self.reports.setdefault(number, {})[samples] = value
+
+    def paused(self, number: int, *, paused: bool) -> None:
+        assert number not in self.told
+        (self.waits.add if paused else self.waits.discard)(number)
 
     def _tell(self, number: int, state: str, value: float | None) -> None:
         assert self.told.get(number, (state, value)) == (state, value)

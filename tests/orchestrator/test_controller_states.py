@@ -12,12 +12,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from puppet import Stage
-from small_world import SAMPLES, Killed, lost, make_sweep
+from small_world import EVERY, SAMPLES, Killed, lost, make_sweep
 
 from jobs.events import Failed
 from orchestrator.eventlog import read_records
 from orchestrator.fold import load_view
 from orchestrator.state import TrialState
+from sweeps.spec import StopSpec
 
 TOLD = {TrialState.COMPLETE: "COMPLETE", TrialState.PRUNED: "PRUNED", TrialState.FAILED: "FAIL"}
 WHICH = st.integers(0, 7)
@@ -43,12 +44,13 @@ class Sweep(RuleBasedStateMachine):
         self._folder = TemporaryDirectory()
         self._quick = ExitStack()
 
-    @initialize(trials=st.integers(1, 6), cpus=st.integers(1, 3))
-    def begin(self, trials, cpus):
+    @initialize(trials=st.integers(1, 6), cpus=st.integers(1, 3), pause=st.booleans())
+    def begin(self, trials, cpus, pause):
         enter = self._quick.enter_context
         enter(mock.patch("orchestrator.trackers.background.BACKOFF_S", (0.001,)))
         enter(mock.patch("orchestrator.controller.FLUSH_S", 0.02))
-        self.stage = Stage(Path(self._folder.name), make_sweep(trials), float(cpus))
+        stop = StopSpec(min_samples=EVERY, min_trials=2, confidence=0.0, pause=pause)
+        self.stage = Stage(Path(self._folder.name), make_sweep(trials, stop=stop), float(cpus))
         enter(self.stage.played())
         self.stage.begin()
 
@@ -122,6 +124,19 @@ class Sweep(RuleBasedStateMachine):
         view = load_view(self.stage.folder)
         said = sorted(n for n, t in view.trials.items() if t.state is TrialState.RUNNING)
         assert said == self.stage.executor.running
+
+    @invariant()
+    def a_paused_trial_may_return(self):
+        if getattr(self, "stage", None) is None:
+            return
+        stage = self.stage
+        view = load_view(stage.folder)
+        for number, trial in view.trials.items():
+            if trial.frozen:
+                assert number not in stage.study.told
+                assert trial.reason == trial.verdict_reason
+            if trial.resumed:
+                assert stage.spec.stop.pause
 
     def teardown(self):
         if getattr(self, "stage", None) is None:

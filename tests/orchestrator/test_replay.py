@@ -69,6 +69,19 @@ def test_a_stopped_job_leaves_at_its_sample_and_goes_on_from_there():
     assert executor.clock() == 16 + 48
 
 
+def test_what_a_stopped_attempt_had_yet_to_say_is_not_heard_of_the_next():
+    executor = SimulatedExecutor(curve, lambda _: 1.0)
+    executor.start(launch(0))
+    for _ in range(3):
+        executor.wait(0.0)  # its score at 32 is due at 32 s
+    executor.stop(0, "behind")
+    executor.wait(0.0)
+    executor.start(launch(0, attempt=2))
+    events = [event for _, _, event in said(executor)]
+    assert [event.samples for event in events if isinstance(event, Scored)] == [32, 64]
+    assert isinstance(events[-1], Finished)
+
+
 @pytest.fixture(scope="module")
 def table():
     spec = make_sweep(12)
@@ -95,6 +108,23 @@ def test_without_stopping_every_trial_costs_a_full_run_and_stopping_saves(table)
     stopped = replay(table, policy(table, rule="median"), 0, 2)
     assert stopped.ledger.stopped > 0
     assert stopped.ledger.used + stopped.ledger.saved == pytest.approx(12.0)
+
+
+def test_pausing_costs_what_is_resumed_and_takes_it_off_what_was_saved(table):
+    def found(pause, **budget):
+        spec = policy(table, rule="median")
+        stop = spec.stop.model_copy(update={"pause": pause})
+        limits = spec.budget.model_copy(update=budget)
+        return replay(table, spec.model_copy(update={"stop": stop, "budget": limits}), 0, 2)
+
+    stopped, paused = found(pause=False), found(pause=True)
+    assert paused.ledger.used > stopped.ledger.used
+    assert paused.ledger.used + paused.ledger.saved == pytest.approx(12.0)
+    rich = found(pause=True, samples=10**9)
+    assert rich.ledger.used == pytest.approx(12.0)
+    assert (rich.ledger.saved, rich.ledger.stopped) == (0, 0)
+    assert rich.course[-1][0] <= rich.ledger.used + 1e-9
+    assert rich.best <= stopped.best
 
 
 def test_more_jobs_at_once_cost_the_same_hours(table):

@@ -66,3 +66,12 @@ def test_the_best_share_counts_me_too():
     assert goes_on(entries, (0.5, 9, 0.0), 3, "minimize")[0] == 0.5
     assert goes_on(entries, (3.0, 9, 0.0), 3, "minimize")[0] == 1.0
     assert goes_on(entries, (0.5, 9, 0.0), 3, "maximize")[0] == 2.0
+
+
+def test_a_later_score_of_equal_value_does_not_take_the_rung_with_it():
+    board = Board()
+    board.add(1, Point(300, 2.0, 0.01))
+    board.add(1, Point(400, 2.0, 0.01))
+    assert board.rung(300, EVERYONE, 300, 0) == [(2.0, 1, 0.01)]
+    board.add(1, Point(400, 1.0, 0.01))  # a restarted job scores again where it had been
+    assert board.rung(300, EVERYONE, 300, 0) == [(2.0, 1, 0.01)]

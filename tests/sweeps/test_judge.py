@@ -37,6 +37,44 @@ def test_score_by_score_it_decides_as_over_all_scores_at_once(told, rule):
         curves[number] = mine
 
 
+@settings(max_examples=100, deadline=None)
+@given(moves, st.sampled_from(["median", "successive-halving"]), st.sampled_from([0.0, 0.9]))
+def test_a_trial_is_paused_exactly_where_it_stands_behind_beyond_error(told, rule, confidence):
+    stop = {"rule": rule, "min_trials": 1, "confidence": confidence, "pause": True}
+    sweep = a_sweep(stop=stop)
+    judge, curves = Judge(sweep), {}
+    for number, samples, mir, loss in told:
+        before = [s for s in curves.get(number, [START]) if s.samples < samples]
+        mine = curves[number] = [*before, scored(samples, mir, loss=loss)]
+        found = judge.decide(number, mine, sweep.base)
+        counts = judge.feasibility(number, mine).feasible
+        judge.note(number, mine[-1], counts=counts)
+        if counts:
+            behind = judge.standing(number, mine, sweep.base).behind > 0
+            assert (found.verdict is Verdict.PAUSE) == behind
+
+
+def test_only_comparisons_pause_and_what_is_resumed_is_left_alone_for_a_while():
+    rivals = [course([2.0] * 4)] * 4
+    mine = course([2.5] * 4)
+    assert verdict(mine, rivals, pause=True).verdict is Verdict.PAUSE
+    assert verdict(mine, rivals, pause=True, rules=["plateau"]).verdict is Verdict.PRUNE
+    lost = [scored(s, 2.5, loss=9.0) for s in (300, 400)]
+    assert verdict(lost, rivals, pause=True).verdict is Verdict.PRUNE
+    assert verdict(mine, rivals, pause=True, audit=1.0).verdict is Verdict.AUDIT
+    sweep = a_sweep(stop={"pause": True, "min_trials": 1})
+    judge = Judge(sweep)
+    for scores in (START, *course([2.0] * 4)):
+        judge.note(0, scores, counts=True)
+    left = judge.decide(1, [START, *mine], sweep.base, compared_from=601)
+    assert left.verdict is Verdict.CONTINUE
+    assert left.reason == "resumed, and not compared before 601 samples"
+    assert judge.decide(1, [START, *mine], sweep.base, 600).verdict is Verdict.PAUSE
+    behind = judge.standing(1, [START, *course([2.5])], sweep.base)
+    nearer = judge.standing(1, [START, *course([2.1])], sweep.base)
+    assert behind.behind > nearer.behind > 0
+
+
 def verdict(mine, others=(), **stop):
     sweep = a_sweep(stop=stop)
     curves = {n: [START, *curve] for n, curve in enumerate(others)}

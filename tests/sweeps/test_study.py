@@ -9,6 +9,7 @@ import pytest
 from sweeps_scores import a_sweep
 
 from mir.errors import ClusterError, ConfigError, DivergedError, MirsweepError
+from sweeps.history import history
 from sweeps.identity import first_change
 from sweeps.samplers import SAMPLERS
 from sweeps.study import Best, Study
@@ -129,6 +130,25 @@ def test_stopped_and_failed_trials_are_told_apart_and_never_best(tmp_path):
     study.tell_complete(complete, 5.0, {})
     assert study.states() == {0: "PRUNED", 1: "FAIL", 2: "COMPLETE"}
     assert study.best() == Best(2, 5.0)
+
+
+def test_a_paused_trial_is_running_to_optuna_and_stopped_to_samplers(tmp_path):
+    study = Study(a_sweep(), tmp_path)
+    number = study.ask().number
+    study.report(number, 300, 2.5, 0.01)
+
+    def told():
+        return history(study._trials(), 1.0)[0]
+
+    for paused, state in ((True, "stopped"), (True, "stopped"), (False, "open")):
+        study.paused(number, paused=paused)
+        assert study.states()[number] == "RUNNING"
+        assert (told().state, told().values) == (state, (2.5,))
+    study.paused(number, paused=True)
+    assert Study(a_sweep(), tmp_path).adopt(number).number == number
+    study.tell_complete(number, 2.0, {})
+    study.paused(number, paused=False)  # late, from a controller that was killed
+    assert (told().state, told().values) == ("complete", (2.0,))
 
 
 def test_telling_the_same_again_is_ignored_and_another_thing_is_refused(tmp_path):
