@@ -24,7 +24,7 @@ from jobs.place import Place
 from jobs.spec import JobSpec
 from mir.pairs import rank_batches
 from mir.probe import LayerProbe
-from mir.ranks import score_across_ranks
+from mir.ranks import Layer, score_across_ranks
 from mir.report import MirReport, Protocol
 
 
@@ -120,9 +120,16 @@ class Scorer:
                     vision_mask, text_mask = vision_mask & False, text_mask & False
                 probe.positions(vision_mask, text_mask, batch.numbers)
                 model.run_decoder(tokens)
-        layers = ((v.to(self._device), t.to(self._device)) for v, t in probe.layers())
+
+        def to_device(layer: Layer) -> Layer:
+            return layer[0].to(self._device), layer[1].to(self._device)
+
+        # Not a loop over layers: its variables would keep a layer while the next is joined.
         return score_across_ranks(
-            layers, probe.pairs(), variant=self.protocol.variant, protocol=self.protocol
+            map(to_device, probe.layers()),
+            probe.pairs(),
+            variant=self.protocol.variant,
+            protocol=self.protocol,
         )
 
     def _read_guard(self) -> GuardReading:

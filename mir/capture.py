@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from mir.memory import Free, Memory, MemoryPlan, Need, plan_memory
+from mir.memory import Free, Memory, MemoryPlan, Need, plan_memory, release
 from mir.probe import LayerProbe
 from mir.ranks import Layer, agree, all_or_none, score_across_ranks
 from mir.report import MirReport, Protocol, Variant
@@ -61,8 +61,9 @@ def plan_together(
     subject: Subject,
     tokens: int,
     free: Free,
-    memory: Memory = "auto",
+    memory: Memory | int = "auto",
     group: dist.ProcessGroup | None = None,
+    variant: Variant = "exact",
 ) -> MemoryPlan:
     """The memory plan that all ranks follow, made for the rank with most tokens and least room.
 
@@ -76,6 +77,7 @@ def plan_together(
         all_tokens=sum(tokens for tokens, _ in everyone),
         size=subject.hidden_size,
         itemsize=next(subject.decoder_layers[0].parameters()).element_size(),
+        variant=variant,
     )
     least = Free(
         device=min(free.device for _, free in everyone), host=min(hosts) if hosts else None
@@ -124,12 +126,18 @@ def _layers(
     on_batch: Callable[[], None],
 ) -> Iterator[Layer]:
     """Every layer in order; a later group is run when the one before is used up."""
+
+    def to_device(layer: Layer) -> Layer:
+        release()
+        return layer[0].to(subject.device), layer[1].to(subject.device)
+
     for number, group in enumerate(plan.groups):
         if number > 0:
             probe.clear()
+            release()
             probe = _run(subject, batches, plan, group, on_batch)
-        for vision_ND, text_ND in probe.layers():
-            yield vision_ND.to(subject.device), text_ND.to(subject.device)
+        # Not a loop over layers: its variables would keep a layer while the next is joined.
+        yield from map(to_device, probe.layers())
 
 
 @torch.no_grad()

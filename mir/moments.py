@@ -152,7 +152,8 @@ def moments(tokens_ND: Tensor, roles: Roles, dtype: torch.dtype) -> tuple[Moment
 
 def _few(tokens_ND: Tensor, roles: Roles, _dtype: torch.dtype) -> tuple[Moments, Moments]:
     kept_ND = torch.where(roles.replaced_N[:, None], roles.row_D, tokens_ND).double()
-    return Few(kept_ND), Few(kept_ND[~roles.massive_N])
+    whole = Few(kept_ND)
+    return whole, Few(kept_ND[~roles.massive_N]) if bool(roles.massive_N.any()) else whole
 
 
 def _sums(tokens_ND: Tensor, roles: Roles, dtype: torch.dtype) -> tuple[Moments, Moments]:
@@ -160,8 +161,10 @@ def _sums(tokens_ND: Tensor, roles: Roles, dtype: torch.dtype) -> tuple[Moments,
     replaced = int(roles.replaced_N.sum())
     if replaced:
         clean = clean.plus(roles.row_D[None], weight=replaced)
-    massive_MD = tokens_ND[roles.massive_N]
-    return (clean.plus(massive_MD) if len(massive_MD) else clean), clean
+    whole = clean
+    for few_M in roles.massive_N.nonzero()[:, 0].split(CHUNK):
+        whole = whole.plus(tokens_ND[few_M])
+    return whole, clean
 
 
 def widest_first(*parts: Moments) -> Tensor | None:
@@ -216,7 +219,9 @@ def _without_constants(tokens_ND: Tensor, sums: Sums) -> Sums:
     """
     limit_D = sums.count * (1e-5 * sums.centre_D).square()
     suspects_K = (sums.product_DD.diagonal() <= limit_D).nonzero()[:, 0]
-    equal_K = (tokens_ND[:, suspects_K] == tokens_ND[0, suspects_K]).all(dim=0)
+    equal_K = torch.ones_like(suspects_K, dtype=torch.bool)
+    for rows_ND in tokens_ND.split(CHUNK):
+        equal_K &= (rows_ND[:, suspects_K] == tokens_ND[0, suspects_K]).all(dim=0)
     constants_K = suspects_K[equal_K]
     centre_D, total_D, product_DD = sums.centre_D, sums.total_D, sums.product_DD
     centre_D[constants_K] = tokens_ND[0, constants_K].double()

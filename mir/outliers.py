@@ -50,7 +50,8 @@ def median_row(tokens_ND: Tensor) -> Tensor:
 
     def of(columns_NC: Tensor) -> Tensor:
         values_CN = columns_NC.T.numpy(force=True)
-        return torch.from_numpy(np.partition(values_CN, middle, axis=1)[:, middle])
+        # A copy, or the whole block would live as long as its middle.
+        return torch.from_numpy(np.partition(values_CN, middle, axis=1)[:, middle].copy())
 
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         return torch.cat(list(pool.map(of, tokens_ND.split(COLUMNS, dim=1))))

@@ -117,17 +117,25 @@ class LayerProbe:
     def layers(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Vision and text tokens (vision_ND, text_ND) of each captured layer, in layer order.
 
-        Raises MirError if a forward did not pass through a layer.
+        The probe forgets a layer as it hands it out, so that tokens are never kept twice. Raises
+        MirError, before the first layer, if a forward did not pass through one.
         """
-        vision_N, text_N = (len(pairs) for pairs in self.pairs())
+        announced = tuple(len(pairs) for pairs in self.pairs())
         for layer in self._sources:
-            vision_ND, text_ND = self._joined(self._vision, layer), self._joined(self._text, layer)
-            if (len(vision_ND), len(text_ND)) != (vision_N, text_N):
+            if not self._vision[layer]:
                 raise MirError(
-                    f"layer {layer} saw {len(vision_ND)} vision and {len(text_ND)} text tokens, "
-                    f"{vision_N} and {text_N} were announced: a forward left the layer out"
+                    f"layer {layer} saw no forward after positions were set, or its tokens were "
+                    "handed out already"
                 )
-            yield vision_ND, text_ND
+            seen = tuple(sum(map(len, kept[layer])) for kept in (self._vision, self._text))
+            if seen != announced:
+                raise MirError(
+                    f"layer {layer} saw {seen[0]} vision and {seen[1]} text tokens, "
+                    f"{announced[0]} and {announced[1]} were announced: a forward left the layer "
+                    "out"
+                )
+        for layer in self._sources:
+            yield _taken(self._vision, layer), _taken(self._text, layer)
 
     def clear(self) -> None:
         """Forget what was captured."""
@@ -136,11 +144,6 @@ class LayerProbe:
                 tokens.clear()
         self._vision_pairs.clear()
         self._text_pairs.clear()
-
-    def _joined(self, store: dict[int, list[Tensor]], layer: int) -> Tensor:
-        if not store[layer]:
-            raise MirError(f"layer {layer} saw no forward after positions were set")
-        return torch.cat(store[layer])
 
     def _recorder(self, layer: int) -> Callable[[nn.Module, Any, Any], None]:
         def record(module: nn.Module, inputs: Any, output: Any) -> None:  # noqa: ARG001
@@ -164,3 +167,9 @@ class LayerProbe:
 
     def _forget_positions(self, module: nn.Module, inputs: Any, output: Any) -> None:  # noqa: ARG002
         self._selection = None
+
+
+def _taken(kept: dict[int, list[Tensor]], layer: int) -> Tensor:
+    """The layer's tokens as one tensor; the probe keeps none of them."""
+    parts, kept[layer] = kept[layer], []
+    return parts[0] if len(parts) == 1 else torch.cat(parts)

@@ -154,10 +154,10 @@ class _Shards:
         self._group = group
         self._lengths = (len(pairs[0]), len(pairs[1]))
         everyone = agree((pairs[0].cpu(), pairs[1].cpu()), None, group)
-        vision_N, vision_order = _sorted(torch.cat([vision for vision, _ in everyone]))
-        text_N, text_order = _sorted(torch.cat([text for _, text in everyone]))
+        vision_N, vision_places = _sorted(torch.cat([vision for vision, _ in everyone]))
+        text_N, text_places = _sorted(torch.cat([text for _, text in everyone]))
         self._pairs = vision_N, text_N
-        self._orders = vision_order, text_order
+        self._places = vision_places, text_places
         highest = max(int(pairs_N[-1]) + 1 if len(pairs_N) else 0 for pairs_N in self._pairs)
         self._count = max(highest, count or 0)
 
@@ -176,10 +176,8 @@ class _Shards:
                 error = caught
         everyone = agree(headers, error, self._group)
         _require_alike(everyone)
-        whole = self._swap(taken, everyone) if taken else None
-        if whole is not None:
-            whole = _ordered(whole[0], self._orders[0]), _ordered(whole[1], self._orders[1])
-        return whole, len(taken)
+        count = len(taken)
+        return self._swap(taken, everyone) if taken else None, count
 
     def score(self, layer: Layer, number: int, variant: Variant) -> LayerScore:
         """Finish one layer of which this rank holds all tokens."""
@@ -201,40 +199,60 @@ class _Shards:
             )
         return _Header(len(vision_ND), len(text_ND), vision_ND.shape[1], vision_ND.dtype)
 
-    def _swap(self, taken: Sequence[Layer], everyone: list[list[_Header]]) -> Layer | None:
-        """Send the r-th layer to rank r, receive this rank's layer of every rank."""
+    def _swap(self, taken: list[Layer], everyone: list[list[_Header]]) -> Layer | None:
+        """Send the r-th layer to rank r, receive this rank's layer of every rank.
+
+        Empties `taken`, so that a layer is not held as taken, as sent and as received at once.
+        """
         rank, ranks = world(self._group)
+        here, dtype = taken[0][0].device, taken[0][0].dtype
         if ranks == 1:
-            return taken[0]
-        here = taken[0][0].device
+            vision_ND, text_ND = taken.pop()
+            return self._joined([vision_ND], 0, here), self._joined([text_ND], 1, here)
         wire = _wire_device(self._group)
-        sent = [torch.cat(layer).to(wire).view(torch.uint8).flatten() for layer in taken]
-        sent_bytes = [len(part) for part in sent] + [0] * (ranks - len(sent))
+        sent_bytes = [header.bytes for header in everyone[rank]]
+        sent_bytes += [0] * (ranks - len(taken))
+        sent = torch.cat([_as_bytes(tokens_ND.to(wire)) for layer in taken for tokens_ND in layer])
+        taken.clear()
         mine = [headers[rank] for headers in everyone if rank < len(headers)]
         got_bytes = [header.bytes for header in mine] or [0] * ranks
         received = torch.empty(sum(got_bytes), dtype=torch.uint8, device=wire)
-        dist.all_to_all_single(received, torch.cat(sent), got_bytes, sent_bytes, group=self._group)
+        dist.all_to_all_single(received, sent, got_bytes, sent_bytes, group=self._group)
+        del sent
         if not mine:
             return None
-        vision, text = [], []
-        for header, part in zip(mine, received.split(got_bytes), strict=True):
-            tokens_ND = part.view(header.dtype).view(-1, header.size)
-            vision.append(tokens_ND[: header.vision])
-            text.append(tokens_ND[header.vision :])
+        parts = [
+            part.view(dtype).view(-1, header.size).split([header.vision, header.text])
+            for header, part in zip(mine, received.split(got_bytes), strict=True)
+        ]
         device = wire if wire.type == "cuda" else here
-        return torch.cat(vision).to(device), torch.cat(text).to(device)
+        return (
+            self._joined([vision_ND for vision_ND, _ in parts], 0, device),
+            self._joined([text_ND for _, text_ND in parts], 1, device),
+        )
+
+    def _joined(self, parts: Sequence[Tensor], modality: int, device: torch.device) -> Tensor:
+        """The ranks' tokens in the order of their pairs."""
+        places_N = self._places[modality]
+        if places_N is None:
+            return (parts[0] if len(parts) == 1 else torch.cat(list(parts))).to(device)
+        whole_ND = parts[0].new_empty(len(places_N), parts[0].shape[1], device=device)
+        lengths = [len(part) for part in parts]
+        for part, rows in zip(parts, places_N.split(lengths), strict=True):
+            whole_ND[rows.to(device)] = part.to(device)
+        return whole_ND
+
+
+def _as_bytes(tokens_ND: Tensor) -> Tensor:
+    return tokens_ND.contiguous().view(torch.uint8).flatten()
 
 
 def _sorted(pairs_N: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Pair numbers in order, and the permutation that puts tokens there (None: they are)."""
+    """Pair numbers in order, and each token's place among them (None: they are in order)."""
     if bool((pairs_N[1:] >= pairs_N[:-1]).all()):
         return pairs_N, None
     order_N = pairs_N.argsort(stable=True)
-    return pairs_N[order_N], order_N
-
-
-def _ordered(tokens_ND: Tensor, order_N: Tensor | None) -> Tensor:
-    return tokens_ND if order_N is None else tokens_ND[order_N.to(tokens_ND.device)]
+    return pairs_N[order_N], order_N.argsort()
 
 
 def _require_alike(everyone: list[list[_Header]]) -> None:

@@ -22,7 +22,7 @@ from collections.abc import Iterable
 from torch import Tensor
 
 from mir.combine import combine
-from mir.layer import Pairs, score_layer
+from mir.layer import LayerScore, Pairs, score_layer
 from mir.report import MirReport, Protocol, Variant
 
 
@@ -44,9 +44,11 @@ def score_layers(
     Source: Huang et al. 2024, arXiv 2410.07167.
     """
     started = time.perf_counter()
-    scores = [
-        score_layer(vision, text, layer=number, variant=variant, pairs=pairs)
-        for number, (vision, text) in enumerate(layers, start=1)
-    ]
+    scores: list[LayerScore] = []
+    left = iter(layers)
+    # Not a loop: its variables would keep a layer while the next one is made.
+    while (layer := next(left, None)) is not None:
+        scores.append(score_layer(*layer, layer=len(scores) + 1, variant=variant, pairs=pairs))
+        del layer
     seconds = time.perf_counter() - started
     return combine(scores, variant=variant, protocol=protocol, seconds=seconds)

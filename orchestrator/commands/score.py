@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mir.errors import ConfigError
 from mir.memory import Memory
 from mir.report import MirReport, Variant
 from orchestrator.scoring.inputs import choose_pairs
+from orchestrator.scoring.limits import choose_memory
 from orchestrator.scoring.processor import Template
 from orchestrator.views.text import count, number, percent, plus_minus
 
@@ -42,7 +44,11 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Dtype = Annotated[str, typer.Option(help="auto (as stored), float32, bfloat16 or float16.")]
 BatchSize = Annotated[str, typer.Option(help="auto, or pairs a forward pass.")]
 Where = Annotated[
-    Memory, typer.Option(help="Where tokens are kept; 'passes' runs groups of layers.")
+    str,
+    typer.Option(
+        help="The most memory that scoring may add to the model's own, such as 4GiB; or where "
+        "tokens are kept: device, host, passes (groups of layers); auto takes the first that fits."
+    ),
 ]
 As = Annotated[
     Template,
@@ -84,6 +90,7 @@ def score(
     from orchestrator.scoring.picture import ENDINGS, draw_layers
     from orchestrator.scoring.stored import Score, check_writable, write_score
 
+    memory_wanted = _memory(memory)
     check_writable("--json", json)
     check_writable("--plot", plot, ENDINGS)
     evaluation = choose_pairs(images, texts, pairs)
@@ -97,7 +104,7 @@ def score(
         dtype=dtype,
         batch_size=batch_size,
         max_text_tokens=max_text_tokens,
-        memory=memory,
+        memory=memory_wanted,
         template=template,
         trust_remote_code=trust_remote_code,
     )
@@ -113,6 +120,13 @@ def score(
     if plot is not None:
         draw_layers([result], [Path(model).name or model], plot)
         typer.echo(f"picture: {plot}")
+
+
+def _memory(text: str) -> Memory | int:
+    try:
+        return choose_memory(text)
+    except ConfigError as error:
+        raise typer.BadParameter(str(error), param_hint="--memory") from error
 
 
 def _print(report: MirReport) -> None:
