@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 import typing
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -102,10 +103,13 @@ def test_fields_of_other_names_are_named_where_they_are_missing(tmp_path, kind):
     assert "caption_field" in str(caught.value)
 
 
-def test_unknown_stores_and_missing_packages_are_named():
+def test_unknown_stores_and_missing_packages_are_named(monkeypatch):
     for path in ("ftp://a/b", "memory://a::ftp://b/c"):
         with pytest.raises(ConfigError, match=r"a\.path: .* one of file://, memory://, s3://, gs"):
             open_source(SourceSpec(kind="jsonl", path=path), "a")
+    monkeypatch.setattr(sys.modules["fsspec.registry"], "_registry", {})
+    for package in ("s3fs", "gcsfs"):
+        monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
     for path in ("s3://bucket/data.jsonl", "gs://bucket/data.jsonl"):
         with pytest.raises(ConfigError, match=r"pip install 'mirsweep\[cloud\]'"):
             open_source(SourceSpec(kind="jsonl", path=path), "a")
