@@ -40,7 +40,8 @@ def detach_on_cluster(arguments: Sequence[str], dashboard: str, folder: Path) ->
     # A head node whose shell does not find mirsweep may still have it where it is here.
     here = shlex.quote(str(Path(sys.executable).parent))
     words = shlex.join([*arguments, "--address", "auto"])
-    inner = f'mkdir -p {shlex.quote(str(folder.resolve()))} && PATH="$PATH":{here} mirsweep {words}'
+    inner = f'PATH="$PATH":{here} mirsweep {words}'
+    folder.mkdir(parents=True, exist_ok=True)  # `attach` waits for a study to begin in it
     name = re.sub(r"[^A-Za-z0-9_.-]", "-", folder.resolve().name)
     job = f"mirsweep-{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     command = [program("ray"), "job", "submit", "--no-wait", "--address", dashboard]

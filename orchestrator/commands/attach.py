@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mir.errors import ClusterError, ConfigError
+from mir.errors import ClusterError, ConfigError, DataError
 from orchestrator.commands.options import AsLines, Study, json_line
-from orchestrator.commands.studies import RUNS, load_study, study_folder
+from orchestrator.commands.studies import RUNS, load_study
 from orchestrator.failures import INTERRUPTED, say_error
 
 if TYPE_CHECKING:
@@ -34,8 +34,7 @@ def attach(
     from orchestrator.follow import Follower
 
     deadline = time.monotonic() + wait
-    folder = _begun(study, deadline)
-    _, view = load_study(str(folder))
+    folder, view = _begun(study, deadline)
     with _screen(as_json) as screen:
         if view.ended is None:
             follower = Follower(folder)
@@ -48,12 +47,12 @@ def attach(
     _last_word(view, as_json)
 
 
-def _begun(study: str, deadline: float) -> Path:
-    """The study's folder; a controller that has just been started is given time to begin it."""
+def _begun(study: str, deadline: float) -> tuple[Path, SweepView]:
+    """The study; a controller that has just been started is given time to begin its log."""
     while True:
         try:
-            return study_folder(study)
-        except ConfigError:
+            return load_study(study)
+        except (ConfigError, DataError):
             coming = Path(study).is_dir() or (RUNS / study).is_dir()
             if not coming or time.monotonic() >= deadline:
                 raise

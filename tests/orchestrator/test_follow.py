@@ -115,6 +115,7 @@ def attach(*words: str):
 def test_attach_waits_for_a_study_that_is_about_to_begin(tmp_path, monkeypatch):
     folder = tmp_path / "runs" / "s"
     folder.mkdir(parents=True)
+    (folder / LOG_NAME).touch()
     started = threading.Timer(0.3, sweep, (folder,))
     started.start()
     done = attach(str(folder), "--json")
