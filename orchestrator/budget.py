@@ -37,9 +37,10 @@ def trials_left(view: SweepView) -> int:
     return max(0, view.spec.budget.trials - len(view.trials))
 
 
-def devices(resources: ResourceSpec) -> float:
-    """What one job occupies: GPUs, or cores if it uses none."""
-    return resources.workers * (resources.gpus_per_worker or resources.cpus_per_worker)
+def devices(resources: ResourceSpec, workers: int | None = None) -> float:
+    """What one job occupies: GPUs, or cores if it uses none. workers: None for the recipe's."""
+    each = resources.gpus_per_worker or resources.cpus_per_worker
+    return resources.of(workers).workers * each
 
 
 def unit(resources: ResourceSpec) -> str:
@@ -48,6 +49,14 @@ def unit(resources: ResourceSpec) -> str:
 
 
 def seconds_used(view: SweepView, running: Iterable[TrialView], now: float) -> float:
-    """Seconds in which a job ran, over all attempts; those still running up to `now`."""
-    open_ended = sum(max(0.0, now - t.launched) for t in running if t.launched is not None)
+    """Seconds of jobs over all attempts, those still running up to `now`.
+
+    As of jobs on the recipe's number of ranks: one on twice as many counts twice.
+    """
+    share = view.spec.resources.share
+    open_ended = sum(
+        max(0.0, now - trial.launched) * share(trial.workers)
+        for trial in running
+        if trial.launched is not None
+    )
     return view.busy + open_ended

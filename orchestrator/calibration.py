@@ -12,6 +12,7 @@ from jobs.spec import JobSpec
 from mir.errors import ClusterError, MirsweepError
 from orchestrator.budget import devices, unit
 from orchestrator.views.text import duration, number
+from sweeps.space import space_of
 from sweeps.spec import SweepSpec
 
 STEPS = 8
@@ -94,9 +95,12 @@ def calibrate(job: JobSpec, run: Run, clock: Callable[[], float] = time.monotoni
 
 
 def estimate(spec: SweepSpec, found: Calibration, at_once: int) -> Estimate:
-    """What all trials of a sweep take at most, so many at a time."""
+    """What all trials of a sweep take at most, so many at a time.
+
+    Where the search chooses the number of ranks, the most are reckoned with, and no gain by them.
+    """
     trial, trials = found.trial(spec.base), spec.budget.trials
-    hours = trials * trial * devices(spec.resources) / 3600
+    hours = trials * trial * devices(spec.resources, max(space_of(spec).sizes())) / 3600
     price = spec.resources.price_per_hour
     rounds = -(-trials // at_once) if at_once else 0
     return Estimate(

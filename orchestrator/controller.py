@@ -23,10 +23,10 @@ from orchestrator.endings import Ending, LastWord, Leaving, ending
 from orchestrator.frozen import Frozen
 from orchestrator.journal import Journal
 from orchestrator.lease import lease
-from orchestrator.placement import job_slots, require_fit, why_not
-from orchestrator.ports import Executor, JobEvent, Suggester, Tracker
+from orchestrator.ports import Executor, JobEvent, Placed, Suggester, Tracker, Waiting
 from orchestrator.recovery import recover
 from orchestrator.remedy import HOPELESS_IN_A_ROW, hopeless
+from orchestrator.room import Room
 from orchestrator.signals import Interrupt, listening
 from orchestrator.state import SweepView, TrialState, TrialView
 from orchestrator.steering import (
@@ -39,6 +39,7 @@ from orchestrator.steering import (
 )
 from orchestrator.study_folder import study_folder
 from sweeps.identity import first_change, identity
+from sweeps.space import space_of
 from sweeps.spec import SweepSpec
 from sweeps.study import Study
 
@@ -46,7 +47,6 @@ POLL_S = 0.25
 SHOW_S = 0.2
 SHOW_SHARE = 0.05
 """Most of the loop's time that showing may take: a screen of 10,000 trials is drawn less often."""
-LOOK_S = 1.0
 DRAIN_S = 60.0
 FLUSH_S = 30.0
 
@@ -84,8 +84,6 @@ class Controller:
         self._wait_s = wait_s
         self._active: set[int] = set()
         self._queue: deque[int] = deque()
-        self._slots = 0
-        self._looked = -math.inf
         self._failures: list[FailureKind] = []
         self._leaving: Leaving | None = None
         self._hold: Leaving | None = None
@@ -106,7 +104,8 @@ class Controller:
         executor and the tracker are closed in any case.
         """
         try:
-            require_fit(self._executor.capacity(), self._spec.resources)
+            sizes = space_of(self._spec).sizes()
+            self._room = Room(self._executor, self._spec.resources, sizes)
             view = self._run()
         finally:
             self._executor.close()
@@ -227,22 +226,29 @@ class Controller:
         """Whether nothing runs and nothing will, but for paused trials that nobody resumes."""
         if self._active or self._queue or trials_left(self._view):
             return False
-        return not self._frozen or (self._hold is None and self._slots > 0)
+        return not self._frozen or (self._hold is None and self._room.why_none() is None)
 
     def _fill(self) -> None:
         """Start jobs while capacity, concurrency and budget allow."""
         if self._hold is not None or not (self._queue or self._frozen or trials_left(self._view)):
             return
-        if not self._room() or self._over_quota():
+        if not self._has_room() or self._over_quota():
             return
-        while len(self._active) < self._slots and self._leaving is None:
+        while self._leaving is None and self._room.open():
             trial = self._next()
             if trial is None:
                 return
             if trial.state is TrialState.FAILED:
                 self._count(Failed(kind="bad-configuration", reason=trial.reason))
                 continue
+            gang = self._desk.gang(trial)
+            if not self._room.takes(gang):
+                # A large job is not overtaken by small ones, which could keep it out for ever.
+                self._desk.journal.waits(trial.number, self._room.why_waiting(gang))
+                self._queue.appendleft(trial.number)
+                return
             self._active.add(trial.number)
+            self._room.take(trial.number, gang)
             self._desk.launch(trial.number)
             self._show()
 
@@ -284,16 +290,12 @@ class Controller:
             self._error = ClusterError(f"{self._folder}: {full}")
         return True
 
-    def _room(self) -> bool:
-        """Whether a job may start; a full cluster is looked at again once a second."""
-        now = time.monotonic()
-        if 0 < self._slots <= len(self._active) and now - self._looked < LOOK_S:
-            return False
-        capacity, self._looked = self._executor.capacity(), now
-        self._slots = job_slots(capacity, self._spec.resources)
-        if not self._slots and not self._active:
-            self._desk.journal.note(f"queued: {why_not(capacity, self._spec.resources)}")
-        return len(self._active) < self._slots
+    def _has_room(self) -> bool:
+        """Whether a job may start; says why where none could on the empty cluster."""
+        found = self._room.open()
+        if not found and (reason := self._room.why_none()) is not None:
+            self._desk.journal.note(f"queued: {reason}")
+        return found
 
     def _hear(self, said: JobEvent) -> None:
         """Act on one event; those of ended and superseded attempts are not heard."""
@@ -301,8 +303,11 @@ class Controller:
         if number not in self._active or self._desk.trial(number).attempt != said.attempt:
             return
         match event:
-            case Scored() if _repeats(event, self._desk.trial(number)):
-                return  # a resumed job repeats what it scored before its checkpoint
+            case Waiting():
+                self._desk.journal.waits(number, event.reason)
+            case Placed():
+                self._room.placed(number)
+                self._desk.journal.placed(number)
             case Scored():
                 self._desk.scored(number, event)
             case Failed() | Stopped() | Finished():
@@ -314,6 +319,7 @@ class Controller:
         leaving = self._leaving or self._hold
         how = ending(self._desk.trial(number), event, self._spec, leaving)
         self._active.discard(number)
+        self._room.leave(number)
         self._desk.finish(number, how, event)
         if self._desk.trial(number).frozen:
             self._frozen.add(number)
@@ -379,16 +385,6 @@ class Controller:
             self._on_change(self._desk.journal.snapshot())
             after = time.monotonic()
             self._show_at = after + max(SHOW_S, (after - now) / SHOW_SHARE)
-
-
-def _repeats(event: Scored, trial: TrialView) -> bool:
-    """Whether the log has this score: lists and tuples in it are the same to JSON."""
-    return any(
-        known.samples == event.samples
-        and known.guard == event.guard
-        and known.mir["mir"] == event.mir["mir"]
-        for known in reversed(trial.scores)
-    )
 
 
 _ERRORS: dict[FailureKind, type[MirsweepError]] = {

@@ -21,7 +21,7 @@ from orchestrator.projections import report_one, tell
 from orchestrator.remedy import memory_shape
 from orchestrator.state import TrialState, TrialView
 from sweeps.decision import Verdict
-from sweeps.spec import SweepSpec
+from sweeps.spec import ResourceSpec, SweepSpec
 from sweeps.stopping import Judge
 from sweeps.study import Trial
 
@@ -89,19 +89,23 @@ class Desk:
             Launch(
                 trial=number,
                 attempt=trial.attempt,
-                spec=self._fitting(trial.job),
-                resources=self.spec.resources,
+                spec=self._fitting(trial),
+                resources=self.gang(trial),
                 folder=trial_folder(self.folder, number),
                 shared=self.folder,
             )
         )
         self.tracker.trial_started(number, trial.job, trial.params)
 
-    def _fitting(self, job: JobSpec) -> JobSpec:
+    def gang(self, trial: TrialView) -> ResourceSpec:
+        """What a job of this trial occupies."""
+        return self.spec.resources.of(trial.workers)
+
+    def _fitting(self, trial: TrialView) -> JobSpec:
         """The job with a micro-batch that jobs of its shape were found to need."""
-        shape = memory_shape(job, self.spec.resources.workers)
+        shape = memory_shape(trial.job, self.gang(trial).workers)
         lowered = self.journal.view.micro_batches.get(shape)
-        return job if lowered is None else with_micro_batch(job, lowered)
+        return trial.job if lowered is None else with_micro_batch(trial.job, lowered)
 
     def close(self, timeout_s: float) -> bool:
         """See off what Optuna still has to hear and what has to go from the disk.
@@ -122,6 +126,8 @@ class Desk:
     def scored(self, number: int, event: Scored) -> None:
         """Judge a score: does it count, and does its trial go on?"""
         trial = self.trial(number)
+        if _repeats(event, trial):
+            return  # a resumed job repeats what it scored before its checkpoint
         mine = (*(s for s in trial.scores if s.samples < event.samples), event)
         found = self.judge.feasibility(number, mine)
         at = self.journal.scored(number, event, found.violations, found.reason)
@@ -166,3 +172,13 @@ class Desk:
         if self.trial(number).attempt > 0:
             self.tracker.trial_ended(number, how.state, how.reason)
             self.keeper.saved_or_ended(number)
+
+
+def _repeats(event: Scored, trial: TrialView) -> bool:
+    """Whether the log has this score: lists and tuples in it are the same to JSON."""
+    return any(
+        known.samples == event.samples
+        and known.guard == event.guard
+        and known.mir["mir"] == event.mir["mir"]
+        for known in reversed(trial.scores)
+    )

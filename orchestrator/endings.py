@@ -72,7 +72,7 @@ def _finished(trial: TrialView, word: Finished, sweep: SweepSpec) -> Ending:
 
 
 def _failed(trial: TrialView, word: Failed, sweep: SweepSpec) -> Ending:
-    resources = sweep.resources
+    resources = sweep.resources.of(trial.workers)
     chosen = remedy(
         word,
         job=trial.job,

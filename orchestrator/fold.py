@@ -4,6 +4,9 @@ The kinds of record, each with the fields of its `data`:
 
 session    spec, pid, host, code_version     a controller begins; the first opens the study
 asked      trial, params, raw, job           Optuna suggested a trial
+             + workers                       where the search chose its number of ranks
+waits      trial, reason                     a trial has no room to run
+placed     trial                             a launched trial that had to wait has its room now
 launched   trial, attempt                    a job is about to be started
 event      trial, attempt, event             what the job said
              + violations, violation         where it was a score
@@ -92,6 +95,7 @@ def _spent(view: SweepView, before: TrialView | None, after: TrialView) -> Sweep
         busy, samples = busy - before.seconds, samples - before.samples - before.redone
     if not busy and not samples:
         return view
+    busy *= view.spec.resources.share(after.workers)
     return replace(view, busy=view.busy + busy, samples=view.samples + samples)
 
 
@@ -142,6 +146,7 @@ def _asked(record: Record) -> TrialView:
         job=JobSpec.model_validate(record.data["job"]),
         params=dict(record.data["params"]),
         raw=dict(record.data["raw"]),
+        workers=record.data.get("workers"),
         reason="waiting for its turn",
     )
 
@@ -151,10 +156,20 @@ def _launched(trial: TrialView, record: Record) -> TrialView:
         trial,
         state=TrialState.RUNNING,
         reason="",
+        waiting="",
         attempt=record.data["attempt"],
         started=record.time if trial.started is None else trial.started,
         launched=record.time,
     )
+
+
+def _waits(trial: TrialView, record: Record) -> TrialView:
+    """What waits occupies nothing, also where its executor has been given it already."""
+    return replace(trial, state=TrialState.QUEUED, waiting=record.data["reason"], launched=None)
+
+
+def _placed(trial: TrialView, record: Record) -> TrialView:
+    return replace(trial, state=TrialState.RUNNING, waiting="", launched=record.time)
 
 
 def _judged(trial: TrialView, record: Record) -> TrialView:
@@ -187,6 +202,7 @@ def _left(trial: TrialView, record: Record) -> TrialView:
         trial,
         seconds=trial.seconds + ran,
         launched=None,
+        waiting="",
         samples=max(trial.samples, samples),
     )
 
@@ -276,6 +292,8 @@ _SWEEP: dict[str, Callable[[SweepView, Record], SweepView]] = {"note": _note, "c
 _TRIAL: dict[str, Callable[[TrialView, Record], TrialView]] = {
     "launched": _launched,
     "event": _event,
+    "waits": _waits,
+    "placed": _placed,
     "judged": _judged,
     "thawed": _thawed,
     "requeued": _requeued,

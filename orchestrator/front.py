@@ -25,7 +25,7 @@ def _value(name: str, trial: TrialView, spec: SweepSpec) -> float:
     if name == "device-hours":
         done = trial.samples + trial.redone
         pace = trial.seconds / done if done else 0.0
-        return trial.budget * pace * devices(spec.resources) / 3600
+        return trial.budget * pace * devices(spec.resources, trial.workers) / 3600
     value = objective_value(name, trial.scores[-1])
     return -value if direction(name) == "maximize" else value
 

@@ -80,7 +80,17 @@ class Journal:
     def asked(self, trial: Trial) -> None:
         """Optuna suggested a trial."""
         data = {"params": trial.shown, "raw": trial.raw, "job": trial.job.to_json()}
-        self._write("asked", {"trial": trial.number, **data})
+        ranks = {} if trial.workers is None else {"workers": trial.workers}
+        self._write("asked", {"trial": trial.number, **data, **ranks})
+
+    def waits(self, trial: int, reason: str) -> None:
+        """A trial has no room to run; said once."""
+        if self.view.trials[trial].waiting != reason:
+            self._write("waits", {"trial": trial, "reason": reason})
+
+    def placed(self, trial: int) -> None:
+        """A launched trial that had to wait has its room now."""
+        self._write("placed", {"trial": trial})
 
     def launched(self, trial: int) -> TrialView:
         """The next attempt of a trial is about to be started; its view carries the number."""

@@ -69,21 +69,25 @@ class Ledger:
 def ledger(view: SweepView, now: float) -> Ledger:
     """The ledger as of `now`, seconds since the epoch; trials that run count up to then."""
     trials = [trial.whole() for _, trial in sorted(view.trials.items())]
-    each = devices(view.spec.resources) / 3600
+    resources = view.spec.resources
+
+    def hours(trial: TrialView, seconds: float) -> float:
+        return seconds * devices(resources, trial.workers) / 3600
+
     by_rule = (Verdict.PRUNE, Verdict.PAUSE)
     frozen = [t for t in trials if t.frozen]
     stopped = [t for t in trials if t.state is TrialState.PRUNED and t.verdict in by_rule]
     stopped += frozen
     audited = [t for t in trials if t.verdict is Verdict.AUDIT and t.state is TrialState.COMPLETE]
     best = best_trial(view)
-    used = seconds_used(view, trials, now) * each
-    price = view.spec.resources.price_per_hour
+    used = seconds_used(view, trials, now) * devices(resources) / 3600
+    price = resources.price_per_hour
     return Ledger(
-        unit=unit(view.spec.resources),
+        unit=unit(resources),
         used=used,
-        saved=sum(_rest(trial) for trial in stopped) * each,
-        wasted=sum(_wasted(trial) for trial in trials) * each,
-        scoring=sum(score.seconds for trial in trials for score in trial.scores) * each,
+        saved=sum(hours(trial, _rest(trial)) for trial in stopped),
+        wasted=sum(hours(trial, _wasted(trial)) for trial in trials),
+        scoring=sum(hours(trial, score.seconds) for trial in trials for score in trial.scores),
         stopped=len(stopped),
         paused=len(frozen),
         wrong=_expected_wrong(view, stopped, trials),

@@ -35,13 +35,25 @@ class Launch:
     shared: Path | None = None
 
 
+@dataclass(frozen=True)
+class Waiting:
+    """An executor has taken a job, but the cluster has no room for it yet."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A job that waited has its resources now."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class JobEvent:
     """An event with its sender; events of a superseded attempt are ignored by the controller."""
 
     trial: int
     attempt: int
-    event: Event
+    event: Event | Waiting | Placed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +61,12 @@ class Capacity:
     """What an executor can give: one (cpus, gpus) pair a node.
 
     max_jobs: how many jobs it runs at once, None for as many as the nodes hold.
+    custom: other resources of each node by name, in the order of `nodes`; empty for none.
     """
 
     nodes: tuple[tuple[float, float], ...]
     max_jobs: int | None = None
+    custom: tuple[Mapping[str, float], ...] = ()
 
 
 class Executor(Protocol):

@@ -58,6 +58,8 @@ class TrialView:
     restarts: restarts after failures; a preemption or a restart of the controller does not count.
     seconds: time in RUNNING over all attempts; launched: since when, None while it does not run.
     redone: samples seen again because an attempt ended after its newest checkpoint.
+    workers: its number of ranks, None for the recipe's. waiting: for what it waits before it can
+        run, '' where it does not.
     resumed: how often it went on after a rule had paused it; compared_from: samples from which
         rules without rungs compare it again.
     reason: why it is in this state ('MIR 2.91 +/- 0.04 against a median of ...').
@@ -90,6 +92,8 @@ class TrialView:
     seconds: float = 0.0
     launched: float | None = None
     redone: int = 0
+    workers: int | None = None
+    waiting: str = ""
     resumed: int = 0
     compared_from: int = 0
 
@@ -125,7 +129,8 @@ class SweepView:
     seconds: time spent by controllers before the present one; session: when that one began.
     updated: time of the newest record. code_version: commit that runs the sweep.
     micro_batches: sizes that an out-of-memory failure lowered, by shape of the job.
-    busy: seconds of all attempts that are over. samples: seen by all trials, repeats included.
+    busy: seconds of all attempts that are over, as of jobs on the recipe's number of ranks.
+    samples: seen by all trials, repeats included.
     """
 
     spec: SweepSpec

@@ -15,7 +15,9 @@ import yaml
 from pydantic import ValidationError
 
 from jobs.spec import Frozen, JobSpec
+from jobs.spec.batch import split_batch
 from jobs.spec.downstream import KINDS, AnyJob, DownstreamSpec
+from mir.errors import ConfigError
 from sweeps.document import Document, FieldPath, read_document
 from sweeps.guard import guard_mistakes
 from sweeps.mistakes import Mistake, from_pydantic, refusal
@@ -25,6 +27,7 @@ from sweeps.start import point_mistakes
 
 _FILES = ("warm_start", "path", "images", "source", "answers", "start")
 _MODELS = ("vision", "language", "random", "tokenizer", "image_processor")
+_SPLIT = {"workers", "micro_batch", "global_batch"}
 _CACHE_NAMES = ("auto", "off")
 _URLS = ("storage", "uri")
 _SQLITE = "sqlite:///"
@@ -38,9 +41,9 @@ def load_recipe(path: str | Path) -> SweepSpec:
     base = sweep.base if sweep else _base(document)
     space = document.data.get("space")
     if base is not None and isinstance(space, dict):
-        mistakes += parse_space(base, space)[1]
+        mistakes += parse_space(base, space, sweep.resources.workers if sweep else 1)[1]
     if sweep is not None:
-        mistakes += guard_mistakes(sweep.study.guard)
+        mistakes += guard_mistakes(sweep.study.guard) + _split_mistakes(sweep)
     if sweep is not None and not mistakes:
         mistakes += point_mistakes(sweep)
     if mistakes or sweep is None:
@@ -103,6 +106,20 @@ def _validate(model: type[Spec], document: Document) -> tuple[Spec | None, list[
     except ValidationError as error:
         return None, from_pydantic(error, model, document.data)
     return spec, _truths_for_numbers(document.data, spec.model_dump(), ())
+
+
+def _split_mistakes(sweep: SweepSpec) -> list[Mistake]:
+    """A batch that the ranks cannot share, where neither varies; the space checks what does."""
+    space, resources = sweep.space, sweep.resources
+    varied = space.get("resources"), *(space.get(name) for name in ("deepspeed", "optim"))
+    if any(isinstance(part, dict) and _SPLIT & set(part) for part in varied):
+        return []
+    try:
+        optim, engine = sweep.base.optim, sweep.base.deepspeed
+        split_batch(optim.global_batch, resources.workers, engine.micro_batch)
+    except ConfigError as error:
+        return [Mistake(("resources", "workers"), str(error))]
+    return []
 
 
 def _base(document: Document) -> JobSpec | None:

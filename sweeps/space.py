@@ -24,20 +24,24 @@ from typing import Any
 from pydantic import ValidationError
 
 from jobs.spec import JobSpec
+from jobs.spec.batch import split_batch
 from mir.errors import ConfigError
 from sweeps.axes import Axis, Raw, Shown, Suggester, Value, get, product, put
 from sweeps.axis_mixture import MixtureAxis
 from sweeps.document import dotted
 from sweeps.mistakes import Mistake, from_pydantic, no_such
+from sweeps.searched import RANKS, Searched, searched
 from sweeps.space_parser import SpaceParser
 from sweeps.spec import SweepSpec
+
+_SPLIT = (RANKS, ("deepspeed", "micro_batch"), ("optim", "global_batch"))
 
 
 @dataclass(frozen=True)
 class Space:
     """A validated search space over the fields of `base`."""
 
-    base: JobSpec
+    base: Searched
     axes: tuple[Axis, ...]
 
     def draw(self, trial: Suggester) -> Raw:
@@ -51,7 +55,7 @@ class Space:
         """The job of a point, and its parameters as people see them.
 
         seed: replaces the base's. Raises ConfigError naming the space field if the point is not
-        a valid job.
+        a valid job, or its ranks cannot share its batch.
         """
         tree = self.base.to_json()
         shown: Shown = {}
@@ -66,10 +70,38 @@ class Space:
         if seed is not None:
             tree["seed"] = seed
         try:
-            return JobSpec.model_validate(tree), shown
+            made = Searched.model_validate(tree)
         except ValidationError as error:
-            mistake = from_pydantic(error, JobSpec, tree)[0]
+            mistake = from_pydantic(error, Searched, tree)[0]
             raise ConfigError(f"space.{dotted(mistake.path)}: {mistake.text}") from error
+        self._require_split(made)
+        del tree["resources"]
+        return JobSpec.model_validate(tree), shown
+
+    def workers(self, raw: Mapping[str, Value]) -> int | None:
+        """The number of ranks at a point; None where it does not vary."""
+        for axis in self.axes:
+            if axis.path == RANKS:
+                return int(axis.setting(raw, {}))
+        return None
+
+    def sizes(self) -> list[int]:
+        """The fewest and the most ranks of a job, with all choices where they are listed."""
+        for axis in self.axes:
+            if axis.path == RANKS:
+                return [int(axis.setting(raw, {})) for raw in axis.extremes()]
+        return [self.base.resources.workers]
+
+    def _require_split(self, made: Searched) -> None:
+        """Raise ConfigError where what varies gives a batch that the ranks cannot share."""
+        varied = [axis.path for axis in self.axes if axis.path in _SPLIT]
+        if not varied:
+            return  # the same for all jobs: `recipe` says so, at the field in base
+        optim, micro = made.optim, made.deepspeed.micro_batch
+        try:
+            split_batch(optim.global_batch, made.resources.workers, micro)
+        except ConfigError as error:
+            raise ConfigError(f"space.{dotted(varied[0])}: {error}") from error
 
     def encode(self, shown: Mapping[str, Any]) -> Raw:
         """Raw parameters of what people see; what is not given is left to the sampler.
@@ -119,17 +151,23 @@ class Space:
         return shown
 
 
-def parse_space(base: JobSpec, space: Mapping[str, Any]) -> tuple[Space, list[Mistake]]:
-    """The space and every mistake in it, each at its place under 'space'."""
-    parser = SpaceParser(base)
+def parse_space(
+    base: JobSpec, space: Mapping[str, Any], workers: int = 1
+) -> tuple[Space, list[Mistake]]:
+    """The space and every mistake in it, each at its place under 'space'.
+
+    workers: the number of ranks where the space does not vary it.
+    """
+    start = searched(base, workers)
+    parser = SpaceParser(start)
     axes = parser.parse(space)
-    found = Space(base, tuple(axes))
+    found = Space(start, tuple(axes))
     return found, parser.mistakes or _impossible(found)
 
 
 def space_of(sweep: SweepSpec) -> Space:
     """The sweep's space. Raises ConfigError with the first mistake in it."""
-    space, mistakes = parse_space(sweep.base, sweep.space)
+    space, mistakes = parse_space(sweep.base, sweep.space, sweep.resources.workers)
     if mistakes:
         raise ConfigError(f"{sweep.name}: {dotted(mistakes[0].path)}: {mistakes[0].text}")
     return space

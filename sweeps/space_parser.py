@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from jobs.spec import Frozen, JobSpec
+from jobs.spec import Frozen
 from sweeps.axes import Axis, Path, get, put
 from sweeps.axis_branch import Branch, BranchAxis
 from sweeps.axis_mixture import MixtureAxis
@@ -17,6 +17,7 @@ from sweeps.document import FieldPath, dotted
 from sweeps.fields import child_type, is_mapping, model_of, number_kind, type_at
 from sweeps.mistakes import Mistake, from_pydantic, no_such, show
 from sweeps.mixtures import Simplex
+from sweeps.searched import Searched
 from sweeps.spec import Branches, Choices, Mixture, Range
 
 MIXTURE: Path = ("data", "mixture")
@@ -32,7 +33,7 @@ Leaf = TypeVar("Leaf", bound=Frozen)
 class SpaceParser:
     """Walks one space. `mistakes` fills up; axes are only meaningful while it is empty."""
 
-    base: JobSpec
+    base: Searched
     mistakes: list[Mistake] = field(default_factory=list)
 
     def parse(self, space: Mapping[str, Any]) -> list[Axis]:
@@ -66,7 +67,7 @@ class SpaceParser:
                                    f"base.{dotted(here)}.")  # fmt: skip
             elif here == MIXTURE or _is_leaf(value):
                 found.append((here, value))
-            elif model_of(type_at(JobSpec, here)) or is_mapping(type_at(JobSpec, here)):
+            elif model_of(type_at(Searched, here)) or is_mapping(type_at(Searched, here)):
                 found += self._inside(value, here)
             else:
                 self._refuse(here, f"does not say how it varies: {_HOW}.")
@@ -81,7 +82,7 @@ class SpaceParser:
         return self._leaves(value, here)
 
     def _exists(self, path: Path) -> bool:
-        parent = type_at(JobSpec, path[:-1])
+        parent = type_at(Searched, path[:-1])
         if child_type(parent, path[-1]) is None:
             model = model_of(parent)
             known = list(model.model_fields) if model else []
@@ -100,7 +101,7 @@ class SpaceParser:
         """The axis of one leaf. full: its field from the job down; path: from its branch down."""
         if full == MIXTURE:
             return self._mixture(leaf, path, raw, short, place)
-        annotation = type_at(JobSpec, full)
+        annotation = type_at(Searched, full)
         if "branches" in leaf:
             return self._branches(leaf, full, path, raw, short, place)
         if "choices" in leaf:
@@ -193,9 +194,9 @@ class SpaceParser:
         todo: list[tuple[Path, Any]] = [((name,), inner) for name, inner in value.items()]
         while todo:
             path, inner = todo.pop(0)
-            annotation = type_at(JobSpec, (*full, *path))
+            annotation = type_at(Searched, (*full, *path))
             if annotation is None:
-                model = model_of(type_at(JobSpec, (*full, *path[:-1])))
+                model = model_of(type_at(Searched, (*full, *path[:-1])))
                 text = no_such("field", path[-1], list(model.model_fields) if model else [])
                 self.mistakes.append(Mistake((*place, *path), text))
             elif isinstance(inner, Mapping) and _is_leaf(inner):

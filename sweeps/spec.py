@@ -196,16 +196,31 @@ class StopSpec(Frozen):
 class ResourceSpec(Frozen):
     """One job's gang of ranks and how many jobs may run at once.
 
-    gpus_per_worker: fractions share a GPU. price_per_hour: of one GPU, or of one core where jobs
-    use no GPU.
+    workers: number of ranks; `space.resources.workers` lets the search choose it.
+    gpus_per_worker: fractions share a GPU. custom: what else a worker needs, by the names that
+    the cluster's nodes give it. spread: how the workers lie on nodes: on as few as possible
+    (pack), on many (spread), all on one (strict-pack), each on another (strict-spread).
+    autoscale: the cluster grows by demand, so one job more than fits is always asked for.
+    price_per_hour: of one GPU, or of one core where jobs use no GPU.
     """
 
     workers: PositiveInt = 1
     cpus_per_worker: PositiveFloat = 1.0
     gpus_per_worker: NonNegativeFloat = 0.0
+    custom: dict[str, PositiveFloat] = Field(default_factory=dict)
+    spread: Literal["pack", "spread", "strict-pack", "strict-spread"] = "pack"
+    autoscale: bool = False
     max_concurrent: PositiveInt | None = None
     max_restarts: Annotated[int, Field(ge=0)] = 2
     price_per_hour: PositiveFloat | None = None
+
+    def of(self, workers: int | None) -> ResourceSpec:
+        """Those of a job on another number of ranks; None leaves the recipe's own."""
+        return self if workers is None else self.model_copy(update={"workers": workers})
+
+    def share(self, workers: int | None) -> float:
+        """What a job on so many ranks occupies, in jobs on the recipe's own number."""
+        return 1.0 if workers is None else workers / self.workers
 
 
 class TrackingSpec(Frozen):

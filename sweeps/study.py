@@ -40,12 +40,16 @@ MAX_VIOLATION = 1e6
 
 @dataclass(frozen=True)
 class Trial:
-    """One point. raw: Optuna's parameters; shown: what people see, mixtures as weights."""
+    """One point. raw: Optuna's parameters; shown: what people see, mixtures as weights.
+
+    workers: the number of ranks, None where the search does not choose it.
+    """
 
     number: int
     raw: Raw
     job: JobSpec
     shown: Shown
+    workers: int | None = None
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,7 @@ class Study:
                 restored = self.ask()
             else:
                 drawn = self.space.draw(Stored(there.params))
-                restored = Trial(number, drawn, *self.space.job(drawn))
+                restored = self._trial(number, drawn)
         if restored.raw != dict(raw) or restored.number != number:
             raise MirsweepError(f"trial {number} is in the study with other parameters.")
         return restored
@@ -223,13 +227,17 @@ class Study:
         number = trial.number
         raw = self._stored(trial) or self._proposed(trial)
         try:
-            job, shown = self.space.job(raw)
+            made = self._trial(number, raw)
         except ConfigError as error:
             self.tell_failed(number, str(error))
             raise
         if SHOWN not in trial.user_attrs:
-            trial.set_user_attr(SHOWN, shown)
-        return Trial(number, raw, job, shown)
+            trial.set_user_attr(SHOWN, made.shown)
+        return made
+
+    def _trial(self, number: int, raw: Raw) -> Trial:
+        job, shown = self.space.job(raw)
+        return Trial(number, raw, job, shown, self.space.workers(raw))
 
     def _proposed(self, trial: optuna.trial.Trial) -> Raw:
         """The sampler's choice, where the point was not given."""

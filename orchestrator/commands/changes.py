@@ -38,7 +38,8 @@ def changed(spec: SweepSpec, changes: Sequence[str]) -> SweepSpec:
         made = SweepSpec.model_validate(tree)
     except ValidationError as error:
         raise refusal(document, from_pydantic(error, SweepSpec, tree)) from error
-    mistakes = [*parse_space(made.base, made.space)[1], *guard_mistakes(made.study.guard)]
+    space = parse_space(made.base, made.space, made.resources.workers)
+    mistakes = [*space[1], *guard_mistakes(made.study.guard)]
     if mistakes:
         raise refusal(document, mistakes)
     return made

@@ -57,8 +57,8 @@ class SimulatedExecutor:
         self._due: list[_Due] = []
         self._jobs: dict[int, _Job] = {}
         self._reached: dict[int, int] = {}
-        self.spans: list[tuple[float, float]] = []
-        """When each attempt that has ended began and ended."""
+        self.spans: list[tuple[float, float, int]] = []
+        """When each attempt that has ended began and ended, and on how many workers it ran."""
 
     def clock(self) -> float:
         """Virtual seconds since the beginning."""
@@ -96,7 +96,7 @@ class SimulatedExecutor:
                 continue
             self._now = max(self._now, due.at)
             if isinstance(due.event, Finished | Stopped):
-                self.spans.append((job.launched, self._now))
+                self.spans.append((job.launched, self._now, job.launch.resources.workers))
                 del self._jobs[due.trial]
             else:
                 if isinstance(due.event, Scored):

@@ -26,6 +26,8 @@ from sweeps.spec import SweepSpec
 from sweeps.storage import IN_MEMORY
 from sweeps.study import Study, Trial
 
+# The pretended cluster has room for everything that a recipe may ask of a real one.
+_PRETENDED: dict[str, object] = {"custom": {}, "spread": "pack", "autoscale": False}
 WITHIN = 0.01  # of the best recorded value: that near counts as having found it
 
 
@@ -62,7 +64,7 @@ def replay(table: Table, policy: SweepSpec, seed: int, at_once: int) -> Outcome:
     """Run a policy from the start. policy: the table's recipe with another search and stopping."""
     changes = {"seed": seed, "storage": IN_MEMORY, "warm_start": ()}
     study = policy.study.model_copy(update=changes)
-    resources = policy.resources.model_copy(update={"max_concurrent": at_once})
+    resources = policy.resources.model_copy(update=_PRETENDED | {"max_concurrent": at_once})
     spec = policy.model_copy(update={"study": study, "resources": resources})
     points: dict[int, Raw] = {}
 
@@ -87,14 +89,14 @@ def replay(table: Table, policy: SweepSpec, seed: int, at_once: int) -> Outcome:
 
 
 def _outcome(
-    table: Table, view: SweepView, seed: int, spans: Sequence[tuple[float, float]]
+    table: Table, view: SweepView, seed: int, spans: Sequence[tuple[float, float, int]]
 ) -> Outcome:
     objective = view.spec.study.objective
     sign = 1.0 if direction(objective) == "minimize" else -1.0
     hours, best, course = 0.0, math.inf, []
-    each = devices(view.spec.resources) / 3600
+    each = devices(view.spec.resources, 1) / 3600
     for trial in sorted(view.trials.values(), key=lambda t: (t.ended or 0.0, t.number)):
-        hours = _seconds_until(spans, trial.ended or 0.0) * each
+        hours = _worker_seconds_until(spans, trial.ended or 0.0) * each
         if counts(trial) and trial.objective is not None and sign * trial.objective < best:
             best = sign * trial.objective
             course.append((hours, best))
@@ -107,9 +109,9 @@ def _outcome(
     )
 
 
-def _seconds_until(spans: Sequence[tuple[float, float]], when: float) -> float:
-    """Seconds that all attempts had run by then."""
-    return sum(max(0.0, min(end, when) - begin) for begin, end in spans)
+def _worker_seconds_until(spans: Sequence[tuple[float, float, int]], when: float) -> float:
+    """Seconds that workers of all attempts had been occupied by then."""
+    return sum(max(0.0, min(end, when) - begin) * workers for begin, end, workers in spans)
 
 
 def _target(table: Table, sign: float) -> float:

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.engine.config import deepspeed_config, split_batch
+from jobs.engine.config import deepspeed_config
 from jobs.engine.report import require_obeyed
 from jobs.engine.schedule import rate_factor
 from jobs.spec import JobSpec, OptimSpec
+from jobs.spec.batch import split_batch
 from mir.errors import ConfigError, EngineError
 
 SOURCE = {"kind": "jsonl", "path": "a.jsonl"}
