@@ -108,5 +108,7 @@ class SquareLengths:
         lengths_N = rows_ND.new_zeros(len(rows_ND))
         for inner, part in self._parts:
             product_NK = times(operand(rows_ND[:, inner].to(part.dtype)), part)
-            lengths_N += product_NK.to(lengths_N.dtype).square_().sum(dim=1)
+            lengths_N += torch.linalg.vector_norm(
+                product_NK, dim=1, dtype=lengths_N.dtype
+            ).square_()
         return lengths_N

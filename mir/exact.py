@@ -24,7 +24,7 @@ ACCURACY = 0.02
 
 @dataclass(frozen=True, eq=False)
 class Modality:
-    """Tokens [N, D] (float32 or float64), their float64 norms [N], and each token's role."""
+    """Tokens [N, D] of any floating dtype, their float64 norms [N], and each token's role."""
 
     tokens_ND: Tensor
     norms_N: Tensor
@@ -53,7 +53,7 @@ def exact(vision: Modality, text: Modality, pairs: Pairs | None, pair_count: int
     """Distance of unscaled tokens; influences include that of the text-centric scale."""
     wanted = pairs is not None
     outcome = None
-    if vision.tokens_ND.dtype == text.tokens_ND.dtype == torch.float32:
+    if torch.float64 not in (vision.tokens_ND.dtype, text.tokens_ND.dtype):
         outcome = _attempt(vision, text, torch.float32, wanted)
     if outcome is None:
         outcome = _attempt(vision, text, torch.float64, wanted)

@@ -47,8 +47,8 @@ class _Derivative:
 
     def parts(self, rows_ND: Tensor) -> tuple[Tensor, Tensor]:
         """What grows with the row [N], and what its map takes off [N]."""
-        centred_ND = (rows_ND.to(self.mean_D.dtype) - self.mean_D) * self.unit
-        grown_N = centred_ND @ self.gap_D + centred_ND.square().sum(dim=1)
+        centred_ND = (rows_ND - self.mean_D).to(self.mean_D.dtype).mul_(self.unit)
+        grown_N = centred_ND @ self.gap_D + torch.linalg.vecdot(centred_ND, centred_ND)
         moved_N = self.moved(centred_ND)
         return grown_N.double() / self.unit**2, moved_N.double() / self.unit**2
 
@@ -71,13 +71,13 @@ def token_influence(
     """
     dtype = torch.promote_types(to_other.factor_DK.dtype, torch.float32)
     derivative = _Derivative.of(*gaussians, to_other, dtype)
-    parts = [
-        derivative.parts(torch.where(replaced_N[:, None], roles.row_D, rows_ND))
-        for rows_ND, replaced_N in zip(
-            tokens_ND.split(CHUNK), roles.replaced_N.split(CHUNK), strict=True
-        )
-    ]
-    grown_N, moved_N = (torch.cat(part) for part in zip(*parts, strict=True))
+    parts = [derivative.parts(rows_ND) for rows_ND in tokens_ND.split(CHUNK)]
+    of_tokens = (torch.cat(part) for part in zip(*parts, strict=True))
+    of_row = derivative.parts(roles.row_D[None])
+    grown_N, moved_N = (
+        torch.where(roles.replaced_N, row_1, own_N)
+        for own_N, row_1 in zip(of_tokens, of_row, strict=True)
+    )
     influence_N = grown_N - moved_N
     influence_N += _threshold_influence(tokens_ND, norms_N, roles, derivative)
     trace = float(moved_N.sum()) / (len(moved_N) - 1)

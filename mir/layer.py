@@ -84,12 +84,10 @@ def score_layer(
 
 
 def _modality(tokens_ND: Tensor, layer: int, name: str) -> Modality:
-    # Hidden states of any dtype widen to float32 without loss; only the mps device has no
-    # float64, which the distance needs.
-    wide_ND = tokens_ND.cpu() if tokens_ND.device.type == "mps" else tokens_ND
-    wide_ND = wide_ND if wide_ND.dtype == torch.float64 else wide_ND.float()
-    norms_N = checked_norms(wide_ND, layer, name)
-    return Modality(wide_ND, norms_N, roles(wide_ND, norms_N))
+    # Only the mps device has no float64, which the distance needs.
+    own_ND = tokens_ND.cpu() if tokens_ND.device.type == "mps" else tokens_ND
+    norms_N = checked_norms(own_ND, layer, name)
+    return Modality(own_ND, norms_N, roles(own_ND, norms_N))
 
 
 def _paper(vision: Modality, text: Modality, scale: float, variant: Variant, layer: int) -> Outcome:

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from mir.blocks import add_lower_gram, column_blocks
-from mir.checks import ROWS
 from mir.frechet import Gaussian, factor
 from mir.outliers import massive_mask, median_row, outlier_mask
 
@@ -188,28 +187,32 @@ def _ordinary_sums(tokens_ND: Tensor, ordinary_N: Tensor, dtype: torch.dtype) ->
     product_DD = centre_D.new_zeros(size, size, dtype=torch.float64)
     squares_D = torch.zeros_like(total_D)
     noise = 0.0
+    # One buffer for all, because memory fresh from the system costs more than the arithmetic.
+    buffer_DN = centre_D.new_empty(size, CHUNK, dtype=dtype)
     for start in range(0, len(tokens_ND), CHUNK):
-        rows = slice(start, start + CHUNK)
-        centred_ND = tokens_ND[rows].to(dtype) - centre_D.to(dtype)
-        centred_ND *= ordinary_N[rows, None]
-        add_lower_gram(product_DD, centred_ND)
-        for few_ND in centred_ND.split(ROWS):
-            wide_ND = few_ND.double()
-            total_D += wide_ND.sum(dim=0)
-            squares_D += wide_ND.square().sum(dim=0)
+        rows_ND, ordinary = (part[start : start + CHUNK] for part in (tokens_ND, ordinary_N))
+        centred_DN = buffer_DN[:, : len(rows_ND)]
+        torch.sub(rows_ND.T, centre_D[:, None].to(dtype), out=centred_DN)
+        centred_DN.index_fill_(1, (~ordinary).nonzero()[:, 0], 0)
+        add_lower_gram(product_DD, centred_DN.T)
+        total_D += centred_DN.sum(dim=1, dtype=torch.float64)
+        squares_D += torch.linalg.vector_norm(centred_DN, dim=1, dtype=torch.float64).square()
         if start == 0 and dtype != torch.float64:
-            noise = (
-                _product_noise(centred_ND, product_DD, squares_D) * (CHUNK / len(tokens_ND)) ** 0.5
-            )
+            share = CHUNK / len(tokens_ND)
+            noise = _product_noise(centred_DN.T, product_DD, squares_D) * share**0.5
     product_DD.diagonal().copy_(squares_D)
     sums = Sums(int(ordinary_N.sum()), centre_D.double(), total_D, product_DD, noise)
     return _without_constants(tokens_ND, sums)
 
 
 def _centre(tokens_ND: Tensor, ordinary_N: Tensor) -> Tensor:
-    """Roughly the mean of the ordinary tokens."""
-    weights_N = ordinary_N.to(tokens_ND.dtype) / ordinary_N.sum().clamp(min=1)
-    return weights_N @ tokens_ND
+    """Roughly the mean of the ordinary tokens, from some of them; zeros where there are none."""
+    wide = torch.promote_types(tokens_ND.dtype, torch.float32)
+    chosen_K = ordinary_N.nonzero()[:, 0]
+    if len(chosen_K) == 0:
+        return tokens_ND.new_zeros(tokens_ND.shape[1], dtype=wide)
+    step = -(-len(chosen_K) // CHUNK)
+    return tokens_ND[chosen_K[::step]].to(wide).mean(dim=0)
 
 
 def _without_constants(tokens_ND: Tensor, sums: Sums) -> Sums:
