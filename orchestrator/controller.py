@@ -143,7 +143,7 @@ class Controller:
         study = self._open_study(self._spec, self._folder)
         journal.session(self._spec)
         return Desk(
-            spec=self._spec,
+            spec=journal.view.spec,
             folder=self._folder,
             journal=journal,
             study=study,

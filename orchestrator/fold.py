@@ -3,6 +3,7 @@
 The kinds of record, each with the fields of its `data`:
 
 session    spec, pid, host, code_version     a controller begins; the first opens the study
+extended   budget                            people gave the sweep a larger one
 asked      trial, params, raw, job           Optuna suggested a trial
              + workers                       where the search chose its number of ranks
 waits      trial, reason                     a trial has no room to run
@@ -34,7 +35,7 @@ from mir.errors import DataError
 from orchestrator.eventlog import LOG_NAME, Record, read_records
 from orchestrator.state import StepPoint, SweepView, TrialState, TrialView
 from sweeps.decision import Verdict
-from sweeps.spec import SweepSpec
+from sweeps.spec import BudgetSpec, SweepSpec
 
 
 def load_view(folder: Path) -> SweepView:
@@ -118,11 +119,17 @@ def _next(trial: TrialView | None, record: Record) -> TrialView:
 def _session(view: SweepView | None, record: Record) -> SweepView:
     spec = SweepSpec.model_validate(record.data["spec"])
     now, code = record.time, record.data["code_version"]
+    asked = spec.budget
     if view is None:
-        return SweepView(spec=spec, opened=now, session=now, updated=now, code_version=code)
+        return SweepView(
+            spec=spec, opened=now, session=now, updated=now, code_version=code, asked=asked
+        )
+    if asked == view.asked:  # the same command: what `mirsweep extend` added since still counts
+        spec = spec.model_copy(update={"budget": view.spec.budget})
     return replace(
         view,
         spec=spec,
+        asked=asked,
         seconds=view.elapsed,
         session=now,
         updated=now,
@@ -130,6 +137,11 @@ def _session(view: SweepView | None, record: Record) -> SweepView:
         note="",
         code_version=code,
     )
+
+
+def _extended(view: SweepView, record: Record) -> SweepView:
+    budget = BudgetSpec.model_validate(record.data["budget"])
+    return replace(view, spec=view.spec.model_copy(update={"budget": budget}))
 
 
 def _note(view: SweepView, record: Record) -> SweepView:
@@ -288,7 +300,11 @@ def _heard(trial: TrialView, event: Event) -> TrialView:
             return trial
 
 
-_SWEEP: dict[str, Callable[[SweepView, Record], SweepView]] = {"note": _note, "closed": _closed}
+_SWEEP: dict[str, Callable[[SweepView, Record], SweepView]] = {
+    "extended": _extended,
+    "note": _note,
+    "closed": _closed,
+}
 _TRIAL: dict[str, Callable[[TrialView, Record], TrialView]] = {
     "launched": _launched,
     "event": _event,

@@ -20,7 +20,7 @@ from orchestrator.fold import advance
 from orchestrator.shelf import Shelf
 from orchestrator.state import SweepView, TrialState, TrialView
 from sweeps.decision import Decision
-from sweeps.spec import SweepSpec
+from sweeps.spec import BudgetSpec, SweepSpec
 
 if TYPE_CHECKING:
     from sweeps.study import Trial
@@ -76,6 +76,10 @@ class Journal:
                 "code_version": code_version(),
             },
         )
+
+    def extended(self, budget: BudgetSpec) -> None:
+        """People gave the sweep a larger budget."""
+        self._write("extended", {"budget": budget.model_dump(mode="json")})
 
     def asked(self, trial: Trial) -> None:
         """Optuna suggested a trial."""

@@ -13,7 +13,7 @@ from jobs.events import Scored
 from jobs.spec import JobSpec
 from sweeps.decision import Verdict
 from sweeps.objective import objective_value
-from sweeps.spec import SweepSpec
+from sweeps.spec import BudgetSpec, SweepSpec
 
 
 class TrialState(StrEnum):
@@ -129,6 +129,7 @@ class SweepView:
     seconds: time spent by controllers before the present one; session: when that one began.
     updated: time of the newest record. code_version: commit that runs the sweep.
     micro_batches: sizes that an out-of-memory failure lowered, by shape of the job.
+    asked: the budget of the newest `mirsweep run`; `spec` has the one that counts.
     busy: seconds of all attempts that are over, as of jobs on the recipe's number of ranks.
     samples: seen by all trials, repeats included.
     """
@@ -145,6 +146,7 @@ class SweepView:
     micro_batches: dict[str, int] = field(default_factory=dict)
     busy: float = 0.0
     samples: int = 0
+    asked: BudgetSpec | None = None
 
     @property
     def elapsed(self) -> float:

@@ -38,7 +38,7 @@ def failed_points(view: SweepView) -> list[TrialView]:
 def enlarge(desk: Desk, request: Request) -> None:
     """Note the larger budget in the log; from now on it counts."""
     desk.spec = extended(desk.spec, request)
-    desk.journal.session(desk.spec)
+    desk.journal.extended(desk.spec.budget)
 
 
 def add_points(desk: Desk, points: list[dict[str, float | int | str]]) -> None:

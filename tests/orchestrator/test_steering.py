@@ -114,6 +114,38 @@ def test_a_larger_budget_counts_at_once_and_stays_in_the_log(tmp_path):
     assert (found.trials, found.hours) == (7, None)
 
 
+def test_a_larger_budget_outlasts_its_controller_until_the_recipe_has_another(tmp_path):
+    def again(trials, study):
+        spec = make_sweep(trials, stop=StopSpec(rule="none", infeasible_patience=0))
+        return Controller(
+            spec, tmp_path / "s", InlineExecutor(FakeJobs()), MemoryTracker(),
+            open_study=lambda *_: study,
+        ).run()  # fmt: skip
+
+    asks = {1: [Request(verb="extend", trials=2), Request(verb="stop")]}
+    view, _, study = run(tmp_path / "s", asks, trials=3)
+    assert len(view.trials) == 2 and view.spec.budget.trials == 5
+    view = again(3, study)
+    assert len(view.trials) == view.spec.budget.trials == 5
+    assert load_view(tmp_path / "s") == view
+    view = again(6, study)
+    assert len(view.trials) == view.spec.budget.trials == 6, "what the recipe says now counts"
+
+
+def test_a_paused_sweep_still_says_so_when_its_budget_has_grown(tmp_path, monkeypatch):
+    notes = []
+
+    def slept(_seconds):
+        notes.append(load_view(tmp_path / "s").note)
+        verb = "extend" if len(notes) == 1 else "resume"
+        post(tmp_path / "s", Request(verb=verb, trials=1))
+
+    monkeypatch.setattr(loop.time, "sleep", slept)
+    view, _, _ = run(tmp_path / "s", {1: [Request(verb="pause")]}, trials=3)
+    assert notes[:2] == ["paused; `mirsweep resume` goes on"] * 2
+    assert len(view.trials) == 4
+
+
 def test_failed_points_are_tried_again_once_as_new_trials(tmp_path):
     broken = Failed(kind="diverged", reason="loss is nan")
     asks = {3: [Request(verb="retry"), Request(verb="retry")]}
