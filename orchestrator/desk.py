@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jobs.events import Checkpointed, Event, Scored, Started
+from jobs.events import Checkpointed, Event, Scored, Started, Step
 from jobs.spec import JobSpec
 from orchestrator.clerk import Clerk, Refused
 from orchestrator.endings import Ending
@@ -20,7 +20,7 @@ from orchestrator.ports import Executor, Launch, Suggester, Tracker
 from orchestrator.projections import report_one, tell
 from orchestrator.remedy import memory_shape
 from orchestrator.state import TrialState, TrialView
-from sweeps.decision import Verdict
+from sweeps.decision import Decision, Verdict
 from sweeps.spec import ResourceSpec, SweepSpec
 from sweeps.stopping import Judge
 from sweeps.study import Trial
@@ -120,6 +120,11 @@ class Desk:
         if isinstance(event, Started):
             self.judge.forget(number, event.resumed_samples + 1)
         self.tracker.record(number, event, self.journal.heard(number, event))
+        if isinstance(event, Step):
+            trial = self.trial(number)
+            decision = self.judge.stepped(number, event, trial.job)
+            if trial.verdict is Verdict.CONTINUE:
+                self._carry_out(trial, decision, event.samples)
         if isinstance(event, Checkpointed):
             self.keeper.saved_or_ended(number)
 
@@ -141,9 +146,12 @@ class Desk:
 
     def _decide(self, trial: TrialView, mine: tuple[Scored, ...]) -> None:
         decision = self.judge.decide(trial.number, mine, trial.job, trial.compared_from)
+        self._carry_out(trial, decision, mine[-1].samples)
+
+    def _carry_out(self, trial: TrialView, decision: Decision, samples: int) -> None:
         if decision.verdict is Verdict.CONTINUE:
             return
-        self.journal.judged(trial.number, decision, mine[-1].samples)
+        self.journal.judged(trial.number, decision, samples)
         if decision.verdict in (Verdict.PRUNE, Verdict.PAUSE):
             self.executor.stop(trial.number, decision.reason)
 
@@ -167,6 +175,7 @@ class Desk:
             if self.trial(number).frozen:
                 self.clerk.paused(number, paused=True)
             return
+        self.judge.ended(number)
         self.journal.ended(number, how.state, how.reason, event=event, objective=how.objective)
         tell(self.clerk, self.trial(number), self.spec)
         if self.trial(number).attempt > 0:

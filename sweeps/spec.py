@@ -133,7 +133,8 @@ class RuleSpec(Frozen):
     """One stopping rule with its parameters; those of `StopSpec` explain the shared ones.
 
     patience: of `plateau`, scores without a gain beyond error bars that stop a trial, unless no
-    other is better. factor: of `divergence`, multiple of its own lowest validation loss.
+    other is better. factor: of `divergence`, multiple of its own lowest validation loss; between
+    scores, of its lowest training loss, where it is also above its beginning.
     """
 
     rule: RuleName

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
-from jobs.events import Scored
+from jobs.events import Scored, Step
 from jobs.spec import JobSpec
 from sweeps.board import Board, Point
+from sweeps.course import Course
 from sweeps.decision import Decision, Verdict
 from sweeps.guard import Curve, Feasibility, feasibility
 from sweeps.objective import direction, label, objective_error, objective_value
@@ -41,6 +42,9 @@ class Judge:
         self._board = Board()
         self._newest: Scored | None = None
         self._lowest: dict[int, list[tuple[float, int, Scored]]] = {}
+        self._courses: dict[int, Course] = {}
+        chain = sweep.stop.chain
+        self._watches = next((rule for rule in chain if rule.rule == "divergence"), None)
 
     def feasibility(self, number: int, mine: Curve) -> Feasibility:
         """Judge the newest score of a trial: does it count?"""
@@ -49,7 +53,7 @@ class Judge:
     def note(self, number: int, scored: Scored, *, counts: bool) -> None:
         """Remember a score; it replaces what the trial had at its samples and beyond."""
         self._newest = scored
-        self.forget(number, scored.samples)
+        self._cut(number, scored.samples)
         # Scores before training set no standard: a fresh projector may have a lower MIR.
         if counts and scored.samples > 0:
             self._board.add(number, _point(scored, self._sweep))
@@ -59,8 +63,27 @@ class Judge:
             # Of two, one is always another trial's.
             del best[2:]
 
+    def stepped(self, number: int, step: Step, job: JobSpec) -> Decision:
+        """Judge a step between two scores: only `divergence` looks at the training loss."""
+        rule = self._watches
+        if rule is None:
+            return Decision(verdict=Verdict.CONTINUE, reason="no rule looks at steps")
+        reason = self._courses.setdefault(number, Course()).hear(step.loss, rule.factor)
+        if reason is None or step.samples < min_samples(self._sweep.stop, job):
+            return Decision(verdict=Verdict.CONTINUE, reason="the training loss has its course")
+        return _stopped(number, f"diverged: {reason} at {step.samples:,} samples", self._sweep)
+
+    def ended(self, number: int) -> None:
+        """A trial says nothing more; its scores stay for the others to be compared with."""
+        self._courses.pop(number, None)
+
     def forget(self, number: int, samples: int) -> None:
         """Forget a trial's scores at so many samples and beyond: it goes that way again."""
+        if number in self._courses:
+            self._courses[number].again()
+        self._cut(number, samples)
+
+    def _cut(self, number: int, samples: int) -> None:
         self._board.cut(number, samples)
         for at, best in self._lowest.items():
             if at >= samples:

@@ -8,7 +8,7 @@ import signal
 import pytest
 from small_world import SAMPLES, FakeJobs, FakeStudy, lost, make_sweep
 
-from jobs.events import Failed
+from jobs.events import Failed, Started, Step, Stopped
 from mir.errors import ClusterError, ConfigError, DataError
 from orchestrator.controller import Controller
 from orchestrator.executors.inline import InlineExecutor
@@ -158,6 +158,29 @@ def test_restarts_are_limited(tmp_path):
     assert bench.jobs.ran[0] == 3
     assert "gave up after 2 restarts" in trial.reason
     assert bench.study.told[0] == ("FAIL", None)
+
+
+def test_a_trial_whose_training_loss_explodes_between_scores_is_stopped(tmp_path):
+    stop = StopSpec(rules=("divergence",), min_samples=8, infeasible_patience=0)
+    bench = Bench(tmp_path, make_sweep(1, stop=stop))
+
+    def exploding(spec, place):
+        for event in FakeJobs()(spec, place):
+            yield event
+            if isinstance(event, Started):
+                for i in range(1, 30):
+                    step = Step(samples=i, loss=1.0 if i < 20 else 9.0, learning_rate=1,
+                                grad_norm=1, samples_per_second=1)  # fmt: skip
+                    yield step
+                    if place.stop_requested():
+                        yield Stopped(samples=i, reason=place.stop_requested())
+                        return
+
+    bench.jobs = exploding
+    trial = bench.run().trials[0]
+    assert trial.state is TrialState.PRUNED
+    assert trial.reason.startswith("diverged: training loss 3.00 over 8 steps, above 1.00")
+    assert trial.samples < SAMPLES
 
 
 def test_a_diverged_trial_fails_at_once(tmp_path):

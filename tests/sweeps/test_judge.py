@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sweeps_scores import a_sweep, scored
 
+from jobs.events import Step
 from mir.errors import ConfigError
 from sweeps.decision import Verdict
 from sweeps.recipe import load_recipe
@@ -111,6 +112,55 @@ def test_an_exploding_loss_stops_a_trial_at_once():
     assert "validation loss 4.50, more than 2 x its lowest 2.00" in found.reason
     wider = [{"rule": "divergence", "factor": 3}]
     assert verdict(mine, rules=wider).verdict is Verdict.CONTINUE
+
+
+def steps_of(losses, first=300, every=10):
+    return [
+        Step(samples=first + every * i, loss=loss, learning_rate=1, grad_norm=1,
+             samples_per_second=1)
+        for i, loss in enumerate(losses)
+    ]  # fmt: skip
+
+
+def first_stop(losses, first=300, **stop):
+    sweep = a_sweep(stop={"rules": ["divergence"], **stop})
+    judge = Judge(sweep)
+    for step in steps_of(losses, first):
+        found = judge.stepped(0, step, sweep.base)
+        if found.verdict is not Verdict.CONTINUE:
+            return step.samples, found
+    return None
+
+
+def test_a_training_loss_that_explodes_between_scores_stops_its_trial():
+    samples, found = first_stop([5.0] * 8 + [2.0] * 8 + [50.0] * 8)
+    assert found.verdict is Verdict.PRUNE
+    assert samples == 300 + 10 * 16  # (7 x 2 + 50) / 8 = 8, above 5 and 2 x 2
+    assert found.reason == (
+        "diverged: training loss 8.00 over 8 steps, above 5.00 at its beginning and more than "
+        "2 x its lowest 2.00 at 460 samples"
+    )
+    samples, found = first_stop([5.0, float("nan")])
+    assert (samples, found.reason) == (310, "diverged: training loss became nan at 310 samples")
+
+
+@given(st.lists(st.floats(0.1, 9.9), max_size=60))
+def test_a_loss_that_never_comes_above_its_beginning_never_explodes(losses):
+    assert first_stop([10.0] * 8 + losses) is None
+
+
+def test_steps_stop_nothing_too_early_without_the_rule_or_for_the_audit():
+    bad = [5.0] * 8 + [2.0] * 8 + [50.0] * 8
+    assert first_stop(bad, first=0, min_samples=1000) is None
+    assert first_stop(bad, rules=["median"]) is None
+    assert first_stop(bad, audit=1.0)[1].verdict is Verdict.AUDIT
+    judge, sweep = Judge(a_sweep(stop={"rules": ["divergence"]})), a_sweep()
+    verdicts = []
+    for step in steps_of([5.0] * 8 + [50.0] * 7):
+        verdicts.append(judge.stepped(0, step, sweep.base).verdict)
+    assert Verdict.PRUNE in verdicts
+    judge.ended(0)
+    assert judge.stepped(0, steps_of([50.0])[0], sweep.base).verdict is Verdict.CONTINUE
 
 
 def test_the_first_of_several_rules_that_says_so_stops_the_trial():
