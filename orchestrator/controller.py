@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-from jobs.events import Failed, FailureKind, Finished, Scored, Stopped
+from jobs.events import Failed, FailureKind, Finished, Stopped
 from mir.errors import ClusterError, ConfigError, DataError, MirsweepError
 from orchestrator.budget import spent, trials_left
 from orchestrator.control import waiting
@@ -23,7 +23,7 @@ from orchestrator.endings import Ending, LastWord, Leaving, ending
 from orchestrator.frozen import Frozen
 from orchestrator.journal import Journal
 from orchestrator.lease import lease
-from orchestrator.ports import Executor, JobEvent, Placed, Suggester, Tracker, Waiting
+from orchestrator.ports import Executor, JobEvent, Suggester, Tracker, Waiting
 from orchestrator.recovery import recover
 from orchestrator.remedy import HOPELESS_IN_A_ROW, hopeless
 from orchestrator.room import Room
@@ -305,14 +305,11 @@ class Controller:
         match event:
             case Waiting():
                 self._desk.journal.waits(number, event.reason)
-            case Placed():
-                self._room.placed(number)
-                self._desk.journal.placed(number)
-            case Scored():
-                self._desk.scored(number, event)
             case Failed() | Stopped() | Finished():
                 self._end(number, event)
             case _:
+                self._room.placed(number)
+                self._desk.placed(number)
                 self._desk.heard(number, event)
 
     def _end(self, number: int, event: LastWord) -> None:

@@ -16,7 +16,7 @@ from orchestrator.endings import Ending
 from orchestrator.fold import with_micro_batch
 from orchestrator.journal import Journal
 from orchestrator.keeper import Keeper
-from orchestrator.ports import Executor, Launch, Suggester, Tracker
+from orchestrator.ports import Executor, Launch, Placed, Suggester, Tracker
 from orchestrator.projections import report_one, tell
 from orchestrator.remedy import memory_shape
 from orchestrator.state import TrialState, TrialView
@@ -115,8 +115,22 @@ class Desk:
         self.keeper.flush(timeout_s)
         return self.clerk.flush(timeout_s)
 
-    def heard(self, number: int, event: Event) -> None:
+    def placed(self, number: int) -> None:
+        """A trial that had to wait after its launch runs now."""
+        if self.trial(number).waiting:
+            self.journal.placed(number)
+
+    def heard(self, number: int, event: Event | Placed) -> None:
         """Keep what a job said."""
+        match event:
+            case Placed():
+                return
+            case Scored():
+                self._scored(number, event)
+            case _:
+                self._said(number, event)
+
+    def _said(self, number: int, event: Event) -> None:
         if isinstance(event, Started):
             self.judge.forget(number, event.resumed_samples + 1)
         self.tracker.record(number, event, self.journal.heard(number, event))
@@ -128,7 +142,7 @@ class Desk:
         if isinstance(event, Checkpointed):
             self.keeper.saved_or_ended(number)
 
-    def scored(self, number: int, event: Scored) -> None:
+    def _scored(self, number: int, event: Scored) -> None:
         """Judge a score: does it count, and does its trial go on?"""
         trial = self.trial(number)
         if _repeats(event, trial):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from math import floor
+from typing import Literal
 
 from mir.errors import ConfigError
 from orchestrator.ports import Capacity
@@ -126,6 +128,25 @@ def why_waiting(free: Capacity, resources: ResourceSpec) -> str:
     room, workers = _room(free, resources), resources.workers
     count = "1 worker" if workers == 1 else f"{workers} workers"
     return f"needs {count} of {_each(resources)}{_how(resources)}, room for {room} free"
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Whether a job fits a cluster: now, later (when others end) or never; reason: why not now."""
+
+    when: Literal["now", "later", "never"]
+    reason: str = ""
+
+
+def fit(capacity: Capacity, free: Capacity, resources: ResourceSpec) -> Fit:
+    """When one job of these resources fits. free: what is not taken at the moment."""
+    if (never := why_not(capacity, resources)) is not None:
+        if resources.autoscale:
+            return Fit("later", f"once the cluster has grown: {never}")
+        return Fit("never", never)
+    if why_not(free, resources) is not None:
+        return Fit("later", why_waiting(free, resources))
+    return Fit("now")
 
 
 def require_fit(capacity: Capacity, resources: ResourceSpec) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from jobs.spec import JobSpec
     from orchestrator.calibration import Estimate
     from orchestrator.ports import Capacity
+    from orchestrator.views.plan import Where
     from sweeps.spec import SweepSpec
 
 
@@ -30,22 +31,38 @@ def plan(
         bool,
         typer.Option("--calibrate", help="Run a few steps here to estimate time and cost."),
     ] = False,
+    address: Annotated[
+        str | None,
+        typer.Option(help="A Ray cluster to ask what it has; this machine if not given."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check a recipe and show what it would run."""
-    from orchestrator.views.plan import plan_json, render_plan
-    from orchestrator.views.preview import preview
+    """Check a recipe and show what it would run, and whether each variant fits the cluster."""
+    from orchestrator.views.plan import Where, plan_json, render_plan
+    from orchestrator.views.preview import sampled
     from orchestrator.views.terminal import terminal
 
     spec = read_recipe(recipe, trials, changes)
     check_job(f"{recipe}: base.", spec.base)
-    drawn = preview(spec, variants)
+    drawn = sampled(spec, variants)
     machine = this_machine()
-    found = _calibrated(spec, machine) if measure else None
+    where = Where("this machine", machine, machine) if address is None else _cluster(address)
+    found = _calibrated(spec, where.capacity) if measure else None
     if as_json:
-        print_json(plan_json(spec, drawn, machine, found))
+        print_json(plan_json(spec, drawn, where, found))
         return
-    terminal().print(render_plan(spec, drawn, machine, found))
+    terminal().print(render_plan(spec, drawn, where, found))
+
+
+def _cluster(address: str) -> Where:
+    """What a running cluster has, and what is free of it now."""
+    from contextlib import closing
+
+    from orchestrator.executors.ray_executor import RayExecutor
+    from orchestrator.views.plan import Where
+
+    with closing(RayExecutor(address)) as executor:
+        return Where(f"the cluster at {address}", executor.capacity(), executor.free())
 
 
 def _calibrated(spec: SweepSpec, machine: Capacity) -> Estimate:
@@ -53,11 +70,13 @@ def _calibrated(spec: SweepSpec, machine: Capacity) -> Estimate:
     from jobs.launch import run_local
     from orchestrator.calibration import calibrate, estimate
     from orchestrator.placement import job_slots
+    from sweeps.space import space_of
 
+    largest = spec.resources.of(max(space_of(spec).sizes()))
     device = "cuda" if spec.resources.gpus_per_worker else "cpu"
     with tempfile.TemporaryDirectory(prefix="mirsweep-calibrate-") as folder:
 
         def run(job: JobSpec, hear: Callable[[Event], None]) -> Event:
             return run_local(job, spec.resources.workers, Path(folder), hear, device=device)
 
-        return estimate(spec, calibrate(spec.base, run), job_slots(machine, spec.resources))
+        return estimate(spec, calibrate(spec.base, run), job_slots(machine, largest))

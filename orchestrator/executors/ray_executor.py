@@ -12,7 +12,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,11 @@ from typing import Any
 from jobs.events import TERMINAL, Event, Failed, Stopped, event_from_json
 from mir.errors import UnreachableError
 from orchestrator.executors.answer import require_answer
+from orchestrator.executors.attempt import Attempt, Cancelled, Patience
 from orchestrator.executors.inline import Runner, default_runner
 from orchestrator.executors.ray_rank import Rank, RankPlace
-from orchestrator.ports import Capacity, JobEvent, Launch
+from orchestrator.placement import CPU, GPU, wants, why_waiting
+from orchestrator.ports import Capacity, JobEvent, Launch, Placed, Waiting
 from sweeps.spec import ResourceSpec
 
 # Read by ray when it is imported and started.
@@ -32,6 +34,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
 
 import ray
+from ray._private.state import available_resources_per_node
 from ray.exceptions import (
     ObjectLostError,
     RayActorError,
@@ -56,10 +59,6 @@ LOST = (RayActorError, WorkerCrashedError, ObjectLostError)
 """What Ray raises when a process or its node is gone."""
 
 
-class _Cancelled(Exception):  # noqa: N818 - a way out of the supervisor, not an error
-    """The job was asked to leave before its ranks stood, or is to be killed now."""
-
-
 @dataclass(kw_only=True)
 class _Gang:
     """Actors in rank order and the placement group that holds their resources.
@@ -78,30 +77,6 @@ class _Gang:
         for rank in self.ranks:
             ray.kill(rank)
         remove_placement_group(self.group)
-
-
-@dataclass(kw_only=True)
-class _Job:
-    """One attempt under supervision. running: its ranks have begun; left_in_order: and ended."""
-
-    launch: Launch
-    gang: _Gang | None = None
-    running: bool = False
-    left_in_order: bool = False
-    stop_reason: str | None = None
-    kill_at: float = float("inf")
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    thread: threading.Thread | None = None
-
-    @property
-    def name(self) -> str:
-        """Names the attempt."""
-        return f"{self.launch.trial}-{self.launch.attempt}"
-
-    def check(self) -> None:
-        """Raise _Cancelled once the time to leave softly is over."""
-        if time.monotonic() >= self.kill_at:
-            raise _Cancelled
 
 
 class RayExecutor:
@@ -128,7 +103,7 @@ class RayExecutor:
         self._runner = runner
         self._grace_s = grace_s
         self._events: queue.Queue[JobEvent] = queue.Queue()
-        self._jobs: dict[int, _Job] = {}
+        self._jobs: dict[int, Attempt] = {}
         self._spare_s = spare_s
         self._spare: list[_Gang] = []
         self._spare_lock = threading.Lock()
@@ -137,13 +112,16 @@ class RayExecutor:
             _connect(address, num_cpus)
 
     def capacity(self) -> Capacity:
-        """CPUs and GPUs of every node that is alive."""
-        alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        return Capacity(nodes=tuple((n.get("CPU", 0.0), n.get("GPU", 0.0)) for n in alive))
+        """What every node that is alive has."""
+        return _capacity(node["Resources"] for node in ray.nodes() if node["Alive"])
+
+    def free(self) -> Capacity:
+        """What nobody on the cluster has taken at the moment, of every node that is alive."""
+        return _capacity(available_resources_per_node().values())
 
     def start(self, launch: Launch) -> None:
         """Begin to place the gang; it runs as soon as the cluster has room."""
-        job = _Job(launch=launch)
+        job = Attempt(launch=launch)
         job.thread = threading.Thread(
             target=self._supervise, args=(job,), name=f"job-{job.name}", daemon=True
         )
@@ -187,12 +165,12 @@ class RayExecutor:
         if self._owns_ray and ray.is_initialized():
             ray.shutdown()
 
-    def _supervise(self, job: _Job) -> None:
+    def _supervise(self, job: Attempt) -> None:
         """One attempt from its placement to its last event, in a thread of its own."""
         try:
             last = self._conduct(job)
-        except _Cancelled:
-            last = _after_kill(job)
+        except Cancelled:
+            last = job.after_kill()
         except LOST as error:
             last = Failed(kind="worker-lost", reason=_first_line(error))
         except RayError as error:
@@ -232,13 +210,34 @@ class RayExecutor:
         for gang in old:
             gang.free()
 
-    def _emit(self, job: _Job, event: Event) -> None:
+    def _emit(self, job: Attempt, event: Event | Waiting | Placed) -> None:
         launch = job.launch
         self._events.put(JobEvent(trial=launch.trial, attempt=launch.attempt, event=event))
 
-    def _conduct(self, job: _Job) -> Event:
+    def _place(self, job: Attempt) -> _Gang:
+        """A placement group for the whole gang, waited for as long as it takes.
+
+        While it is pending, a cluster that grows by demand sees it.
+        """
+        job.check()
+        resources = job.launch.resources
+        bundles = [wants(resources)] * resources.workers
+        strategy = resources.spread.upper().replace("-", "_")
+        group = placement_group(bundles, strategy=strategy)
+        patience = Patience(lambda said: self._emit(job, said))
+        try:
+            while not group.wait(_POLL_S):
+                job.check()
+                patience.waits(lambda: why_waiting(self.free(), resources))
+        except BaseException:
+            remove_placement_group(group)
+            raise
+        patience.placed()
+        return _Gang(resources=resources, group=group)
+
+    def _conduct(self, job: Attempt) -> Event:
         """Place and start the ranks, pass on what the lead says, and return the last word."""
-        gang = self._take_spare(job.launch.resources) or _place_gang(job)
+        gang = self._take_spare(job.launch.resources) or self._place(job)
         job.gang = gang
         if not gang.ranks:
             gang.ranks = _make_ranks(gang)
@@ -284,21 +283,10 @@ def _connect(address: str | None, num_cpus: int | None) -> None:
         ) from error
 
 
-def _place_gang(job: _Job) -> _Gang:
-    """A placement group for the whole gang, waited for as long as it takes."""
-    job.check()
-    resources = job.launch.resources
-    bundle = {"CPU": resources.cpus_per_worker}
-    if resources.gpus_per_worker:
-        bundle["GPU"] = resources.gpus_per_worker
-    group = placement_group([bundle] * resources.workers, strategy="PACK")
-    try:
-        while not group.wait(_POLL_S):
-            job.check()
-    except BaseException:
-        remove_placement_group(group)
-        raise
-    return _Gang(resources=resources, group=group)
+def _capacity(nodes: Iterable[Mapping[str, float]]) -> Capacity:
+    found = [dict(node) for node in nodes]
+    pairs = tuple((node.pop(CPU, 0.0), node.pop(GPU, 0.0)) for node in found)
+    return Capacity(nodes=pairs, custom=tuple(found))
 
 
 def _make_ranks(gang: _Gang) -> list[Any]:
@@ -308,6 +296,7 @@ def _make_ranks(gang: _Gang) -> list[Any]:
         actor.options(
             num_cpus=resources.cpus_per_worker,
             num_gpus=resources.gpus_per_worker,
+            resources=dict(resources.custom),
             max_concurrency=2,
             scheduling_strategy=PlacementGroupSchedulingStrategy(
                 placement_group=group, placement_group_bundle_index=index
@@ -318,7 +307,7 @@ def _make_ranks(gang: _Gang) -> list[Any]:
 
 
 def _begin(
-    job: _Job, gang: _Gang, runner: Runner, places: Sequence[RankPlace]
+    job: Attempt, gang: _Gang, runner: Runner, places: Sequence[RankPlace]
 ) -> tuple[Any, list[Any]]:
     """Set every rank to work: the lead's stream of events, and the others' last words."""
     spec = job.launch.spec.model_dump(mode="json")
@@ -332,7 +321,7 @@ def _begin(
     return lead, others
 
 
-def _places(job: _Job, gang: _Gang) -> list[RankPlace]:
+def _places(job: Attempt, gang: _Gang) -> list[RankPlace]:
     """Every rank's surroundings; ranks on one node talk over its loopback."""
     launch, ranks = job.launch, gang.ranks
     bundles = placement_group_table(gang.group)["bundles_to_node_id"]
@@ -356,14 +345,6 @@ def _places(job: _Job, gang: _Gang) -> list[RankPlace]:
         )
         for index, node in enumerate(nodes)
     ]
-
-
-def _after_kill(job: _Job) -> Event:
-    """The last word of a job that was not given the time to say one."""
-    reason = job.stop_reason or "its executor was closed"
-    if not job.running:
-        return Stopped(samples=0, reason=reason)
-    return Failed(kind="worker-lost", reason=f"killed, it did not leave in time ({reason})")
 
 
 def _root_cause(failure: Failed, others: Sequence[Any]) -> Failed:

@@ -36,6 +36,8 @@ def trial_json(trial: TrialView) -> dict[str, Any]:
         "trial": trial.number,
         "state": trial.state.value,
         "reason": trial.reason,
+        "waiting": trial.waiting,
+        "workers": trial.workers,
         "attempt": trial.attempt,
         "samples": trial.samples,
         "budget": trial.budget,

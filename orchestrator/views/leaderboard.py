@@ -74,7 +74,9 @@ def _score_cells(trial: TrialView) -> list[Text | str]:
 
 
 def ending(trial: TrialView) -> str:
-    """Why a trial ended or does not count, otherwise its settings."""
+    """Why a trial waits, ended or does not count, otherwise its settings."""
+    if trial.waiting:
+        return f"waiting: {trial.waiting}"
     if trial.state is TrialState.COMPLETE and trial.feasible is False:
         return f"does not count: {trial.violation}"
     if trial.state is not TrialState.COMPLETE and trial.reason:

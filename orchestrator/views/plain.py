@@ -24,7 +24,9 @@ def news(before: SweepView | None, after: SweepView) -> Iterator[str]:
         fresh = trial.scores[len(old.scores) if old else 0 :]
         opened = old is None or not old.steps
         moved = old is None or (old.state, old.attempt) != (trial.state, trial.attempt)
-        if moved and not trial.state.final:
+        if trial.waiting and (old is None or old.waiting != trial.waiting):
+            yield f"trial {trial.number} waiting: {trial.waiting}"
+        elif moved and not trial.state.final:
             yield _transition(trial, first=opened)
         for scored in fresh:
             yield _score(trial, scored, newest=scored is trial.scores[-1])

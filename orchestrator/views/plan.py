@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -14,8 +14,9 @@ from rich.text import Text
 from jobs.spec import DataSpec, SourceSpec
 from orchestrator.budget import unit
 from orchestrator.calibration import Estimate
-from orchestrator.placement import job_slots, why_not
+from orchestrator.placement import Fit, job_slots, why_not
 from orchestrator.ports import Capacity
+from orchestrator.views.preview import Variant
 from orchestrator.views.text import (
     MIXTURE,
     count,
@@ -24,31 +25,40 @@ from orchestrator.views.text import (
     setting,
     weights,
 )
+from sweeps.space import space_of
 from sweeps.spec import SweepSpec
 
-Params = dict[str, float | int | str]
+
+@dataclass(frozen=True)
+class Where:
+    """What the plan is held against: all that it has, and what is free of it now."""
+
+    name: str
+    capacity: Capacity
+    free: Capacity
 
 
 def plan_json(
     spec: SweepSpec,
-    variants: Sequence[Params],
-    machine: Capacity,
+    variants: Sequence[Variant],
+    where: Where,
     found: Estimate | None = None,
 ) -> dict[str, Any]:
-    """The plan for programs: the resolved recipe, the sampled variants, and the estimate."""
+    """The plan for programs: recipe, sampled variants with whether they fit, and estimate."""
     return {
         "estimate": None if found is None else asdict(found),
         "recipe": spec.model_dump(mode="json"),
-        "variants": list(variants),
-        "machine": {"nodes": [list(node) for node in machine.nodes]},
-        "jobs_at_once": job_slots(machine, spec.resources),
+        "variants": [variant.shown for variant in variants],
+        "fits": [asdict(_fit(spec, variant, where)) for variant in variants],
+        "machine": {"nodes": [list(node) for node in where.capacity.nodes]},
+        "jobs_at_once": job_slots(where.capacity, spec.resources),
     }
 
 
 def render_plan(
     spec: SweepSpec,
-    variants: Sequence[Params],
-    machine: Capacity,
+    variants: Sequence[Variant],
+    where: Where,
     found: Estimate | None = None,
 ) -> RenderableType:
     """All sections, each a heading with a small table."""
@@ -56,12 +66,12 @@ def render_plan(
         ("sources", _sources(spec.base.data)),
         ("space", _facts(space_facts(spec.space))),
         ("budget", _facts(_budget(spec))),
-        ("resources", _facts(_resources(spec, machine))),
+        ("resources", _facts(_resources(spec, where))),
     ]
     if found is not None:
         sections.append(("estimate, if nothing is stopped early", _facts(found.lines())))
     if variants:
-        sections.append((f"{len(variants)} sampled variants", _variants(variants)))
+        sections.append((f"{len(variants)} sampled variants", _variants(spec, variants, where)))
     parts: list[RenderableType] = [Text(spec.name, style="bold")]
     for title, body in sections:
         parts += [Text(), Text(title, style="bold"), body]
@@ -173,12 +183,19 @@ def _limits(spec: SweepSpec) -> list[str]:
     return [f"{number(float(value))} {name}" for value, name in limits if value is not None]
 
 
-def _resources(spec: SweepSpec, machine: Capacity) -> list[tuple[str, str]]:
-    wanted = spec.resources
-    ranks = "1 rank" if wanted.workers == 1 else f"{wanted.workers} ranks"
+def _fit(spec: SweepSpec, variant: Variant, where: Where) -> Fit:
+    return variant.fit(spec.resources, where.capacity, where.free)
+
+
+def _resources(spec: SweepSpec, where: Where) -> list[tuple[str, str]]:
+    wanted, machine = spec.resources, where.capacity
+    sizes = sorted(set(space_of(spec).sizes()))
+    ranks = " or ".join(map(str, sizes)) + (" rank" if sizes == [1] else " ranks")
     need = f"{ranks} of {number(wanted.cpus_per_worker)} CPU"
     if wanted.gpus_per_worker:
         need += f" and {number(wanted.gpus_per_worker)} GPU"
+    need += "".join(f" and {number(n)} {name}" for name, n in wanted.custom.items())
+    need += "" if wanted.spread == "pack" else f", {wanted.spread}"
     cpus = sum(node[0] for node in machine.nodes)
     gpus = sum(node[1] for node in machine.nodes)
     reason = why_not(machine, wanted)
@@ -187,21 +204,23 @@ def _resources(spec: SweepSpec, machine: Capacity) -> list[tuple[str, str]]:
         fit = f"do not fit here: {reason}; give a cluster with --address"
     return [
         ("a job takes", f"{need}, ZeRO stage {spec.base.deepspeed.zero_stage}"),
-        ("this machine has", f"{number(cpus)} CPU, {number(gpus)} GPU"),
+        (f"{where.name} has", f"{number(cpus)} CPU, {number(gpus)} GPU"),
         ("jobs", fit),
     ]
 
 
-def _variants(variants: Sequence[Params]) -> Table:
-    plain = list(dict.fromkeys(n for v in variants for n in v if not n.startswith(MIXTURE)))
-    mixed = list(dict.fromkeys(n for v in variants for n in v if n.startswith(MIXTURE)))
+def _variants(spec: SweepSpec, variants: Sequence[Variant], where: Where) -> Table:
+    shown = [variant.shown for variant in variants]
+    plain = list(dict.fromkeys(n for v in shown for n in v if not n.startswith(MIXTURE)))
+    mixed = list(dict.fromkeys(n for v in shown for n in v if n.startswith(MIXTURE)))
     sources = [name.removeprefix(MIXTURE) for name in mixed]
-    table = _table(*_indented(plain + sources))
-    for variant in variants:
+    table = _table(*_indented(plain + sources), "fits")
+    for variant, found in zip(shown, (_fit(spec, v, where) for v in variants), strict=True):
         cells = [setting(variant[name]) if name in variant else "-" for name in plain]
         shares = weights(variant)
         cells += [percent(shares[source]) if source in shares else "-" for source in sources]
-        table.add_row(*[escape(cell) for cell in _indented(cells)])
+        fits = f"{found.when}: {found.reason}" if found.reason else found.when
+        table.add_row(*[escape(cell) for cell in [*_indented(cells), fits]])
     return table
 
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from sweeps.axes import Shown, Value
+from mir.errors import ConfigError
+from orchestrator.placement import Fit, fit
+from orchestrator.ports import Capacity
+from sweeps.axes import Shown, Value, plain
 from sweeps.space import space_of
-from sweeps.spec import SweepSpec
+from sweeps.spec import ResourceSpec, SweepSpec
 
 
 class _Draws:
@@ -34,8 +38,40 @@ class _Draws:
         return self._rng.choice(choices)
 
 
-def preview(spec: SweepSpec, variants: int) -> list[Shown]:
-    """The parameters, as people see them, of so many random variants; equal for equal recipes."""
+@dataclass(frozen=True)
+class Variant:
+    """One sampled variant. refused: why it is no valid job; `shown` then holds raw parameters.
+
+    workers: its number of ranks, None for the recipe's.
+    """
+
+    shown: Shown
+    workers: int | None
+    refused: str = ""
+
+    def fit(self, resources: ResourceSpec, capacity: Capacity, free: Capacity) -> Fit:
+        """Whether it would run on a cluster: now, later or never."""
+        if self.refused:
+            return Fit("never", self.refused)
+        return fit(capacity, free, resources.of(self.workers))
+
+
+def sampled(spec: SweepSpec, variants: int) -> list[Variant]:
+    """So many random variants; equal for equal recipes."""
     space = space_of(spec)
     draws = _Draws(random.Random(spec.study.seed))
-    return [space.job(space.draw(draws))[1] for _ in range(variants)]
+    found = []
+    for _ in range(variants):
+        raw = space.draw(draws)
+        workers = space.workers(raw)
+        try:
+            found.append(Variant(space.job(raw)[1], workers))
+        except ConfigError as error:
+            shown = {name: plain(value) for name, value in raw.items()}
+            found.append(Variant(shown, workers, str(error)))
+    return found
+
+
+def preview(spec: SweepSpec, variants: int) -> list[Shown]:
+    """The parameters, as people see them, of so many random variants."""
+    return [variant.shown for variant in sampled(spec, variants)]

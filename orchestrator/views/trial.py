@@ -29,6 +29,8 @@ def render_trial(trial: TrialView) -> RenderableType:
         f"{duration(trial.seconds)} running",
     )  # fmt: skip
     parts: list[RenderableType] = [head]
+    if trial.waiting:
+        parts.append(Text(f"waiting: {trial.waiting}", style="yellow"))
     if trial.reason:
         parts.append(Text(trial.reason, style="yellow"))
     if trial.feasible is False:

@@ -18,7 +18,7 @@ from mir.errors import ClusterError
 from orchestrator.controller import Controller
 from orchestrator.eventlog import EventLog
 from orchestrator.executors.inline import InlineExecutor, _free
-from orchestrator.ports import Capacity, JobEvent
+from orchestrator.ports import Capacity, JobEvent, Placed, Waiting
 from orchestrator.signals import Interrupt
 from orchestrator.trackers.memory import MemoryTracker
 from sweeps.spec import SweepSpec
@@ -64,7 +64,8 @@ class PuppetExecutor(InlineExecutor):
 
     def start(self, launch):
         self.crowded |= launch.trial in self.running
-        self.crowded |= len(self._jobs) + 1 > self._capacity.nodes[0][0]
+        taken = sum(job.launch.resources.workers for job in self._jobs)
+        self.crowded |= taken + launch.resources.workers > self._capacity.nodes[0][0]
         super().start(launch)
 
     def wait(self, timeout_s):
@@ -73,7 +74,8 @@ class PuppetExecutor(InlineExecutor):
         if isinstance(act, BaseException):
             raise act
         events = act(self)
-        self.said.extend(events)
+        # Only what jobs say can come late: what executors say of their place is said in order.
+        self.said.extend(e for e in events if not isinstance(e.event, Waiting | Placed))
         return events
 
     def move(self, index: int) -> Sequence[JobEvent]:
@@ -92,6 +94,14 @@ class PuppetExecutor(InlineExecutor):
         _free(job)
         return (JobEvent(trial=job.launch.trial, attempt=job.launch.attempt, event=failure),)
 
+    def crowd(self, index: int) -> Sequence[JobEvent]:
+        """One of the jobs finds its place taken by others for a while."""
+        if not self._jobs:
+            return ()
+        launch = self._jobs[index % len(self._jobs)].launch
+        words = (Waiting("needs 1 CPUs on one node, 0 free"), Placed())
+        return [JobEvent(trial=launch.trial, attempt=launch.attempt, event=w) for w in words]
+
     def repeat(self, back: int) -> Sequence[JobEvent]:
         """Something that was said before comes once more, or late."""
         return self.said[-1 - back % len(self.said) :][:1] if self.said else ()
@@ -100,10 +110,12 @@ class PuppetExecutor(InlineExecutor):
 class Stage:
     """What outlives controllers, and the one that runs now, if any."""
 
-    def __init__(self, folder: Path, spec: SweepSpec, cpus: float) -> None:
+    def __init__(
+        self, folder: Path, spec: SweepSpec, cpus: float, sizes: tuple[int, ...] = ()
+    ) -> None:
         self.folder, self.spec, self.cpus = folder / "study", spec, cpus
         self.jobs = FakeJobs()
-        self.study = FakeStudy(spec)
+        self.study = FakeStudy(spec, sizes=sizes)
         self.storage = Outage(self.study)
         self.tracker = MemoryTracker()
         self.fuse = Fuse()

@@ -99,7 +99,10 @@ def make_sweep(
 
 @dataclass
 class FakeStudy:
-    """A Suggester that outlives its controllers, as a database does."""
+    """A Suggester that outlives its controllers, as a database does.
+
+    sizes: numbers of ranks that the trials have in turn; none for the recipe's own.
+    """
 
     spec: SweepSpec
     raws: dict[int, dict[str, float]] = field(default_factory=dict)
@@ -108,11 +111,14 @@ class FakeStudy:
     tellings: Counter[int] = field(default_factory=Counter)
     waiting: list[dict[str, float]] = field(default_factory=list)
     waits: set[int] = field(default_factory=set)
+    sizes: tuple[int, ...] = ()
 
     def _trial(self, number: int) -> Trial:
         raw = self.raws[number]
         optim = self.spec.base.optim.model_copy(update={"learning_rate": raw["learning_rate"]})
-        return Trial(number, raw, self.spec.base.model_copy(update={"optim": optim}), dict(raw))
+        job = self.spec.base.model_copy(update={"optim": optim})
+        workers = self.sizes[number % len(self.sizes)] if self.sizes else None
+        return Trial(number, raw, job, dict(raw), workers)
 
     def ask(self) -> Trial:
         number = len(self.raws)

@@ -44,13 +44,24 @@ class Sweep(RuleBasedStateMachine):
         self._folder = TemporaryDirectory()
         self._quick = ExitStack()
 
-    @initialize(trials=st.integers(1, 6), cpus=st.integers(1, 3), pause=st.booleans())
-    def begin(self, trials, cpus, pause):
+    @initialize(
+        trials=st.integers(1, 6),
+        cpus=st.integers(1, 3),
+        pause=st.booleans(),
+        sizes=st.sampled_from([(), (1, 2), (2, 1, 1)]),
+    )
+    def begin(self, trials, cpus, pause, sizes):
         enter = self._quick.enter_context
         enter(mock.patch("orchestrator.trackers.background.BACKOFF_S", (0.001,)))
         enter(mock.patch("orchestrator.controller.FLUSH_S", 0.02))
         stop = StopSpec(min_samples=EVERY, min_trials=2, confidence=0.0, pause=pause)
-        self.stage = Stage(Path(self._folder.name), make_sweep(trials, stop=stop), float(cpus))
+        spec = make_sweep(trials, stop=stop)
+        if sizes:
+            space = {**spec.space, "resources": {"workers": {"choices": [1, 2]}}}
+            spec = spec.model_copy(update={"space": space})
+        self.least = max(sizes, default=1)
+        cpus = float(max(cpus, self.least))
+        self.stage = Stage(Path(self._folder.name), spec, cpus, sizes)
         enter(self.stage.played())
         self.stage.begin()
 
@@ -68,6 +79,11 @@ class Sweep(RuleBasedStateMachine):
     @rule(which=WHICH, failure=FAILURES)
     def a_job_fails(self, which, failure):
         self.stage.turn(lambda executor: executor.fail(which, failure))
+
+    @precondition(running)
+    @rule(which=WHICH)
+    def a_job_finds_its_place_taken_for_a_while(self, which):
+        self.stage.turn(lambda executor: executor.crowd(which))
 
     @precondition(running)
     @rule(back=st.integers(0, 60))
@@ -105,7 +121,7 @@ class Sweep(RuleBasedStateMachine):
 
     @rule(cpus=st.integers(0, 3))
     def nodes_come_and_go(self, cpus):
-        self.stage.cpus = float(max(cpus, 1))
+        self.stage.cpus = float(max(cpus, self.least))
         if self.running():
             self.stage.executor.resize(float(cpus))
 
