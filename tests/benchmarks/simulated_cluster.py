@@ -77,6 +77,9 @@ class Suggester:
     def report(self, number: int, samples: int, value: float, error: float = 0.0) -> None:
         pass
 
+    def paused(self, number: int, *, paused: bool) -> None:
+        pass
+
     def tell_complete(self, number: int, objective: float, violations: object) -> None:
         self._states[number] = "COMPLETE"
 
