@@ -1,0 +1,99 @@
+"""Proposals kept apart by what they mean, and error bars that reach the samplers that use them."""
+
+import math
+
+import pytest
+from sweeps_scores import a_sweep
+
+from sweeps.apart import NEAR, kept_apart
+from sweeps.cube import Cube
+from sweeps.history import history
+from sweeps.samplers import SAMPLERS
+from sweeps.space import space_of
+from sweeps.study import Study
+from sweeps.told import Told
+
+SOURCES = {name: {"style": "detailed"} for name in ("a", "b", "c")}
+
+
+def three_sources():
+    sweep = a_sweep(space={"data": {"mixture": {"mixture": "all"}}})
+    data = sweep.base.data.model_dump() | {"sources": SOURCES}
+    base = type(sweep.base).model_validate({**sweep.base.model_dump(), "data": data})
+    return Cube(space_of(sweep.model_copy(update={"base": base})))
+
+
+def refused(cube, tried, chosen):
+    told = [Told(number=0, raw=cube.raw(tried), state="complete", values=(1.0,))]
+    return kept_apart(cube, cube.values(chosen), told, seed=1) != cube.values(chosen)
+
+
+def distance(cube, a, b):
+    return math.dist(*(cube.space.coordinates(cube.raw(units)) for units in (a, b)))
+
+
+def test_a_mixture_is_near_by_its_weights_whatever_its_u():
+    cube = three_sources()
+    # The first source has it all: what the second would get of nothing is no difference.
+    same = ([1.0, 0.1], [1.0, 0.9])
+    assert math.dist(*same) > 0.5 and distance(cube, *same) < NEAR
+    assert refused(cube, *same)
+    # Near the corner a hair's breadth of u is a step of weights.
+    other = ([1.0, 0.5], [0.999, 0.5])
+    assert math.dist(*other) < NEAR and distance(cube, *other) > NEAR
+    assert not refused(cube, *other)
+
+
+def test_every_place_in_a_small_space_may_be_taken_twice_rather_than_never():
+    cube = Cube(space_of(a_sweep(space={"resources": {"workers": {"choices": [1, 2]}}})))
+    told = [Told(number=n, raw={"resources.workers": n + 1}, state="open") for n in range(2)]
+    chosen = cube.values([0.1])
+    assert kept_apart(cube, chosen, told, seed=0) == chosen
+
+
+@pytest.mark.parametrize("sampler", [name for name in SAMPLERS if name != "grid"])
+def test_concurrent_suggestions_lie_apart(sampler, tmp_path):
+    sweep = a_sweep(study={"sampler": sampler, "startup_trials": 3, "storage": "memory:"})
+    study = Study(sweep, tmp_path)
+    for _ in range(4):
+        trial = study.ask()
+        study.report(trial.number, 1000, 3.0 - trial.shown["mixture/good"], 0.01)
+        study.tell_complete(trial.number, 3.0 - trial.shown["mixture/good"], {})
+    places = [study.space.coordinates(study.ask().raw) for _ in range(8)]
+    pairs = [(a, b) for i, a in enumerate(places) for b in places[:i]]
+    assert min(math.dist(a, b) for a, b in pairs) >= NEAR
+
+
+def test_the_standard_error_of_the_last_value_reaches_the_samplers(tmp_path):
+    study = Study(a_sweep(study={"sampler": "gp", "storage": "memory:"}), tmp_path)
+    number = study.ask().number
+    study.report(number, 500, 2.5, 0.04)
+    study.report(number, 1000, 2.4, 0.03)
+    assert history(study._trials(), 1.0)[0].errors == (0.03,)
+    study.tell_complete(number, 2.4, {})
+    (told,) = history(study._trials(), 1.0)
+    assert (told.values, told.errors) == ((2.4,), (0.03,))
+
+
+def proposal(errors):
+    """What `gp` proposes after twelve values, the lowest of them with this standard error."""
+    cube = Cube(space_of(a_sweep(space={"optim": {"learning_rate": {"low": 0.1, "high": 1.0}}})))
+    sampler = SAMPLERS["gp"](cube, a_sweep().study)
+    told = [
+        Told(
+            number=n,
+            raw={"optim.learning_rate": 0.1 + 0.9 * n / 11},
+            state="complete",
+            values=(1.0 if n == 3 else 2.0 - (0.5 if n == 9 else 0.0),),
+            errors=(errors if n == 3 else 0.01,),
+        )
+        for n in range(12)
+    ]
+    return sampler.propose(12, told)["optim.learning_rate"]
+
+
+def test_gp_follows_a_sure_value_and_doubts_an_unsure_one():
+    lucky, good = 0.1 + 0.9 * 3 / 11, 0.1 + 0.9 * 9 / 11
+    sure, unsure = proposal(0.01), proposal(3.0)
+    assert abs(sure - lucky) < abs(sure - good)
+    assert abs(unsure - good) < abs(unsure - lucky)
