@@ -133,6 +133,12 @@ class Simplex:
         each = self.floor + self.free / len(self.names)
         return dict.fromkeys(self.names, each) | dict(self.fixed)
 
+    def natural(self, sizes: Mapping[str, int]) -> dict[str, float]:
+        """The mixture in which all that vary weigh by their sizes, above the floor."""
+        total = sum(sizes[name] for name in self.names)
+        weights = {name: self.floor + self.free * sizes[name] / total for name in self.names}
+        return weights | dict(self.fixed)
+
     def _capped(self, weights: dict[str, float], caps: Mapping[str, float]) -> dict[str, float]:
         for name, weight in weights.items():
             least = weight if name in self.fixed else self.floor

@@ -150,6 +150,30 @@ class Space:
             shown |= axis.natural(get(tree, axis.path))
         return shown
 
+    def natural(self) -> dict[str, Any]:
+        """The start with each source weighing in proportion to its size.
+
+        Raises ConfigError where no mixture varies, or the size of a source is not given.
+        """
+        sources = self.base.data.sources
+        mixture = next((axis for axis in self.axes if isinstance(axis, MixtureAxis)), None)
+        if mixture is None:
+            raise ConfigError("natural: no mixture varies. Leave it out.")
+        sizes: dict[str, int] = {}
+        for name in mixture.simplex.names:
+            size = sources[name].size
+            if size is None:
+                raise ConfigError(
+                    f"natural: the size of '{name}' is not known: set base.data.sources.{name}.size"
+                )
+            sizes[name] = size
+        weights = mixture.simplex.natural(sizes)
+        return self.start() | {f"{mixture.short}/{name}": w for name, w in weights.items()}
+
+    def point(self, given: Mapping[str, Any] | str) -> Mapping[str, Any]:
+        """A start point as the recipe gives it: what people see, or the word `natural`."""
+        return self.natural() if isinstance(given, str) else given
+
 
 def parse_space(
     base: JobSpec, space: Mapping[str, Any], workers: int = 1

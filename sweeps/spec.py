@@ -90,7 +90,8 @@ class StudySpec(Frozen):
     storage: an SQLAlchemy URL; None keeps SQLite in the study's folder.
     also: objectives beside the first, e.g. [gap, device-hours]: the search then looks for the
     whole Pareto front. Stopping and the winner go by the first.
-    start: points to try first, by the names that people see, what is left out is drawn.
+    start: points to try first, by the names that people see, what is left out is drawn; the word
+    `natural` is the base with each source weighing in proportion to its size.
     warm_start: folders of earlier studies; the best `warm_points` of each are tried first.
     grid_levels: of `grid`, places on each axis; a mixture's weights are multiples of 1 / (n - 1).
     startup_trials: trials spread over the space before a model-based sampler takes over.
@@ -104,7 +105,7 @@ class StudySpec(Frozen):
     grid_levels: Annotated[int, Field(ge=2)] = 3
     storage: str | None = None
     guard: GuardSpec = GuardSpec()
-    start: tuple[dict[str, Any], ...] = ()
+    start: tuple[dict[str, Any] | Literal["natural"], ...] = ()
     warm_start: tuple[str, ...] = ()
     warm_points: PositiveInt = 4
 

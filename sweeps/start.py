@@ -16,7 +16,7 @@ def point_mistakes(sweep: SweepSpec) -> list[Mistake]:
     mistakes = []
     for i, point in enumerate(study.start):
         try:
-            space.encode(point)
+            space.encode(space.point(point))
         except ConfigError as error:
             mistakes.append(Mistake(("study", "start", i), str(error)))
     if study.sampler == "grid":

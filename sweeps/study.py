@@ -318,4 +318,4 @@ class Study:
         """The base recipe's own point, those given by hand, and the best of earlier studies."""
         spec = self.sweep.study
         best = start_points(self.space, spec.warm_start, spec.warm_points)
-        return [self.space.start(), *spec.start, *best]
+        return [self.space.start(), *map(self.space.point, spec.start), *best]

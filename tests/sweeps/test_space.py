@@ -13,6 +13,7 @@ from sweeps.axes import get
 from sweeps.space import job_for, parse_space, space_of, suggest
 from sweeps.space_parser import short_names
 from sweeps.spec import SweepSpec
+from sweeps.start import point_mistakes
 
 BASE = {
     "data": {
@@ -107,6 +108,36 @@ def test_the_start_is_the_base_with_the_uniform_mixture():
     assert shown["learning_rate"] == JobSpec.model_validate(BASE).optim.learning_rate
     assert list(job.data.mixture.values()) == pytest.approx([0.25] * 4)
     assert job.model.moca is None
+
+
+def sized(**sizes):
+    sources = {name: {"style": "detailed", "size": size} for name, size in sizes.items()}
+    return {**BASE, "data": {**BASE["data"], "sources": sources}}
+
+
+def test_the_natural_point_weighs_sources_by_their_sizes_above_floors_beside_fixed_weights():
+    base = sized(a=100, b=300, c=600)
+    plain = space_of(sweep({"data": {"mixture": {}}}, base))
+    weights = plain.job(plain.encode(plain.natural()))[0].data.weights
+    assert weights == pytest.approx({"a": 0.1, "b": 0.3, "c": 0.6})
+    bound = space_of(sweep({"data": {"mixture": {"floor": 0.1, "fixed": {"c": 0.4}}}}, base))
+    weights = bound.job(bound.encode(bound.natural()))[0].data.weights
+    assert weights == pytest.approx({"a": 0.1 + 0.4 / 4, "b": 0.1 + 0.4 * 3 / 4, "c": 0.4})
+
+
+@pytest.mark.parametrize(
+    ("space", "base", "words"),
+    [
+        ({"data": {"mixture": {}}}, sized(a=1, b=None), r"set base\.data\.sources\.b\.size"),
+        ({"optim": {"learning_rate": {"low": 0.1, "high": 1}}}, BASE, "no mixture varies"),
+    ],
+)
+def test_a_natural_point_that_is_not_known_is_refused_at_its_place(space, base, words):
+    recipe = SweepSpec(name="demo", base=base, space=space, study={"start": ["natural"]})
+    (mistake,) = point_mistakes(recipe)
+    assert mistake.path == ("study", "start", 0)
+    with pytest.raises(ConfigError, match=words):
+        space_of(recipe).natural()
 
 
 def test_a_start_outside_the_range_is_moved_to_its_edge():

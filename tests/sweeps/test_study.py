@@ -12,6 +12,7 @@ from mir.errors import ClusterError, ConfigError, DivergedError, MirsweepError
 from sweeps.history import history
 from sweeps.identity import first_change
 from sweeps.samplers import SAMPLERS
+from sweeps.spec import SweepSpec
 from sweeps.study import Best, Study
 
 
@@ -92,6 +93,18 @@ def test_the_first_trial_is_the_base_with_the_uniform_mixture(tmp_path):
 def test_reopening_enqueues_nothing_again(tmp_path):
     Study(a_sweep(), tmp_path)
     assert Study(a_sweep(), tmp_path).states() == {0: "WAITING"}
+
+
+def test_the_natural_proportions_are_tried_where_the_recipe_says_so(tmp_path):
+    base = a_sweep().base.model_dump()
+    for name, size in (("good", 300), ("bad", 100)):
+        base["data"]["sources"][name]["size"] = size
+    recipe = a_sweep().model_dump() | {"base": base}
+    recipe["study"]["start"] = ["natural", {"learning_rate": 0.01}]
+    study = Study(SweepSpec.model_validate(recipe), tmp_path)
+    trials = [study.ask() for _ in range(3)]
+    assert [t.shown["mixture/good"] for t in trials[:2]] == pytest.approx([0.5, 0.75])
+    assert trials[2].shown["learning_rate"] == 0.01
 
 
 def test_an_enqueued_point_comes_next_and_what_is_missing_is_drawn(tmp_path):
