@@ -80,17 +80,22 @@ class Board:
         low = max(samples - slack + 1, least)
         keys = [key for key in self._here if low <= key <= samples]
         found = [entries for key in keys if (entries := self._here[key])]
-        if len(found) == 1 and not self._has(but, keys):
-            return found[0]
+        if len(found) == 1:
+            # Trials that score at the same samples need no merging: by far the usual case.
+            return self._without(found[0], but, keys)
         newest: dict[int, Entry] = {}
         for key in sorted(keys):
             newest.update((entry[1], entry) for entry in self._here[key])
         newest.pop(but, None)
         return sorted(newest.values())
 
-    def _has(self, number: int, keys: Iterable[int]) -> bool:
+    def _without(self, entries: list[Entry], number: int, keys: Sequence[int]) -> Sequence[Entry]:
         known = self._series.get(number, ())
-        return any(int(samples) in keys for samples in known[::3])
+        for place in range(0, len(known), 3):
+            if int(known[place]) in keys:
+                mine = bisect_left(entries, (known[place + 1], number, known[place + 2]))
+                return entries[:mine] + entries[mine + 1 :]
+        return entries
 
     def rung(self, step: int, group: Group, least: int, but: int) -> Sequence[Entry]:
         """The first point of each trial at or past a step, those below `least` left out."""
