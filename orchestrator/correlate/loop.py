@@ -75,6 +75,8 @@ class Downstream:
         self._total = len(todo)
         while (self._queue or self._active) and interrupt.name is None:
             slots = job_slots(self._executor.capacity(), self._resources)
+            # A cluster that grows by demand does so for a job that waits there.
+            slots = max(slots, 1) if self._resources.autoscale else slots
             while self._queue and len(self._active) < slots:
                 self._start(self._queue.pop(0))
             for said in self._executor.wait(POLL_S):

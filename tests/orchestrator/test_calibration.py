@@ -50,6 +50,14 @@ def test_the_sweep_takes_rounds_of_trials_and_hours_of_devices():
     assert nowhere.seconds is None and "do not fit" in dict(nowhere.lines())["all trials"]
 
 
+def test_where_the_search_chooses_the_ranks_the_most_are_reckoned_with():
+    spec = make_sweep(5)
+    space = {**spec.space, "resources": {"workers": {"choices": [1, 4]}}}
+    found = Calibration(start=0.0, sample=3600 / 64, score=0.0)
+    whole = estimate(spec.model_copy(update={"space": space}), found, at_once=1)
+    assert (whole.hours, whole.seconds) == (20, 5 * 3600)
+
+
 def test_a_job_that_fails_says_why():
     lost = Failed(kind="bad-data", reason="no such picture")
     with pytest.raises(MirsweepError, match="no such picture"):
