@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from contextlib import closing
 
 import pytest
 from hypothesis import given
@@ -17,6 +18,7 @@ from orchestrator.cli import app
 from orchestrator.controller import Controller
 from orchestrator.eventlog import read_records
 from orchestrator.executors.inline import InlineExecutor
+from orchestrator.journal import Journal
 from orchestrator.ledger import ledger
 from orchestrator.placement import Fit, fit, fits, job_slots, left, why_not, why_waiting
 from orchestrator.ports import Capacity, JobEvent, Placed, Waiting
@@ -261,7 +263,7 @@ def test_of_a_cluster_that_grows_one_job_beyond_its_size_is_asked_for(tmp_path):
     assert max(len(running) for running in made.at_once) == 2
 
 
-def test_plan_says_of_each_variant_whether_it_fits(tmp_path, monkeypatch):
+def test_plan_says_of_each_variant_whether_it_fits(tmp_path):
     import yaml
 
     spec = sized(4, [1, 4096])
@@ -302,3 +304,26 @@ def test_a_reason_to_wait_names_what_is_short():
     assert why_waiting(free, packed) == (
         "needs 8 workers of 1 CPUs, all on one node, room for 4 free"
     )
+
+
+def test_status_shows_what_a_queued_trial_waits_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    folder = tmp_path / "study"
+    folder.mkdir()
+    spec = sized(2, [1, 4])
+    study = FakeStudy(spec, sizes=(4,))
+    with closing(Journal(folder)) as journal:
+        journal.session(spec)
+        journal.asked(study.ask())
+        for _ in range(2):
+            journal.waits(0, "needs 4 GPUs on one node, 2 free")
+    records = list(read_records(folder / "events.jsonl"))
+    assert [record.kind for record in records] == ["session", "asked", "waits"]  # said once
+    text = CliRunner().invoke(app, ["status", str(folder)]).output
+    assert "queued" in text
+    assert "waiting: needs 4 GPUs on one node, 2 free" in " ".join(text.split())
+    shown = CliRunner().invoke(app, ["show", str(folder), "0"]).output
+    assert "waiting: needs 4 GPUs on one node, 2 free" in shown
+    told = json.loads(CliRunner().invoke(app, ["status", str(folder), "--json"]).stdout)
+    (trial,) = told["trials"]
+    assert (trial["workers"], trial["waiting"]) == (4, "needs 4 GPUs on one node, 2 free")
