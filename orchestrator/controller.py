@@ -226,7 +226,7 @@ class Controller:
         """Whether nothing runs and nothing will, but for paused trials that nobody resumes."""
         if self._active or self._queue or trials_left(self._view):
             return False
-        return not self._frozen or (self._hold is None and self._room.why_none() is None)
+        return not self._frozen or (self._hold is None and self._room.open())
 
     def _fill(self) -> None:
         """Start jobs while capacity, concurrency and budget allow."""

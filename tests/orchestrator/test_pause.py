@@ -14,13 +14,14 @@ from orchestrator.eventlog import read_records
 from orchestrator.executors.inline import InlineExecutor
 from orchestrator.fold import load_view
 from orchestrator.ledger import ledger
+from orchestrator.ports import Capacity
 from orchestrator.retention import GIB, Stored, removals
 from orchestrator.state import SweepView, TrialState, TrialView
 from orchestrator.trackers.memory import MemoryTracker
 from orchestrator.views.live import render
 from orchestrator.views.standing import seconds_left
 from sweeps.decision import Verdict
-from sweeps.spec import BudgetSpec, RetentionSpec, StopSpec
+from sweeps.spec import BudgetSpec, ResourceSpec, RetentionSpec, StopSpec
 
 STOP = StopSpec(min_samples=EVERY, min_trials=2, confidence=0.0, pause=True, reduction_factor=2)
 
@@ -176,6 +177,23 @@ def test_interrupted_a_paused_trial_waits_and_is_not_run_at_once(tmp_path):
     assert world.run().ended is not None
     assert world.records("launched")[launched]["trial"] != 2
     assert world.study.tellings[2] == 1
+
+
+class Shrinking(InlineExecutor):
+    """A cluster that grows by demand, and gives its nodes back as soon as nobody needs them."""
+
+    def capacity(self):
+        return super().capacity() if self._jobs else Capacity(nodes=())
+
+
+def test_a_cluster_that_has_shrunk_to_nothing_does_not_keep_the_sweep_open(tmp_path):
+    world = World(tmp_path, make_sweep(4, stop=STOP, resources=ResourceSpec(autoscale=True)))
+    view = Controller(
+        world.spec, world.folder, Shrinking(world.jobs), world.tracker,
+        open_study=lambda *_: world.study, clock=world.clock,
+    ).run()  # fmt: skip
+    assert view.ended is not None
+    assert any("it was not resumed" in trial.reason for trial in view.trials.values())
 
 
 def trial(number=0, **fields):
