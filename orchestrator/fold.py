@@ -27,15 +27,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
 
 from jobs.events import Checkpointed, Event, Scored, Skipped, Started, Step, event_from_json
-from jobs.spec import JobSpec
+from jobs.spec import Frozen, JobSpec
 from mir.errors import DataError
 from orchestrator.eventlog import LOG_NAME, Record, read_records
 from orchestrator.state import StepPoint, SweepView, TrialState, TrialView
 from sweeps.decision import Verdict
 from sweeps.spec import BudgetSpec, SweepSpec
+
+Spec = TypeVar("Spec", bound=Frozen)
 
 
 def load_view(folder: Path) -> SweepView:
@@ -117,7 +121,7 @@ def _next(trial: TrialView | None, record: Record) -> TrialView:
 
 
 def _session(view: SweepView | None, record: Record) -> SweepView:
-    spec = SweepSpec.model_validate(record.data["spec"])
+    spec = _known(SweepSpec, record.data["spec"])
     now, code = record.time, record.data["code_version"]
     asked = spec.budget
     if view is None:
@@ -144,6 +148,22 @@ def _extended(view: SweepView, record: Record) -> SweepView:
     return replace(view, spec=view.spec.model_copy(update={"budget": budget}))
 
 
+def _known(model: type[Spec], data: dict[str, Any]) -> Spec:
+    """A specification of the log. What an earlier version left out has its default.
+
+    Raises DataError for what only another version of mirsweep knows.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise DataError(
+            f"the event log was written by another version of mirsweep: {place}: {first['msg']}. "
+            "Go on with the version that wrote it"
+        ) from error
+
+
 def _note(view: SweepView, record: Record) -> SweepView:
     return replace(view, note=record.data["text"])
 
@@ -155,7 +175,7 @@ def _closed(view: SweepView, record: Record) -> SweepView:
 def _asked(record: Record) -> TrialView:
     return TrialView(
         number=record.data["trial"],
-        job=JobSpec.model_validate(record.data["job"]),
+        job=_known(JobSpec, record.data["job"]),
         params=dict(record.data["params"]),
         raw=dict(record.data["raw"]),
         workers=record.data.get("workers"),

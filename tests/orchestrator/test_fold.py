@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from copy import deepcopy
 
 import pytest
@@ -9,7 +10,7 @@ from small_world import SAMPLES, make_sweep, score
 
 from jobs.events import Checkpointed, Failed, Finished, Skipped, Started, Step, Stopped
 from mir.errors import DataError
-from orchestrator.eventlog import read_records
+from orchestrator.eventlog import EventLog, read_records
 from orchestrator.fold import fold, fold_all, load_view
 from orchestrator.journal import STEP_RECORDS, Journal
 from orchestrator.state import TrialState
@@ -152,4 +153,30 @@ def test_a_folder_without_a_study_is_refused(tmp_path):
         load_view(tmp_path)
     (tmp_path / "events.jsonl").touch()
     with pytest.raises(DataError, match="is empty"):
+        load_view(tmp_path)
+
+
+def rewritten(tmp_path, change):
+    """The log of a study as another version would have written it."""
+    with closing(EventLog(tmp_path, lambda: 1.0)) as log:
+        spec, job = SPEC.model_dump(mode="json"), SPEC.base.to_json()
+        change(spec, job)
+        data = {"spec": spec, "pid": 1, "host": "h", "code_version": "x"}
+        log.append("session", data)
+        log.append("asked", {"trial": 0, "params": {}, "raw": {}, "job": job})
+
+
+def test_a_log_written_before_a_field_existed_is_read_with_its_default(tmp_path):
+    def before(spec, job):
+        del spec["stop"]["pause"], spec["resources"]["custom"], job["data"]["group_by_length"]
+
+    rewritten(tmp_path, before)
+    view = load_view(tmp_path)
+    assert view.spec == SPEC
+    assert view.trials[0].job == SPEC.base
+
+
+def test_a_log_of_a_later_version_is_refused_in_one_line(tmp_path):
+    rewritten(tmp_path, lambda spec, _job: spec["stop"].update(telepathy=1))
+    with pytest.raises(DataError, match=r"another version of mirsweep: stop\.telepathy"):
         load_view(tmp_path)
