@@ -92,7 +92,7 @@ def _places(nodes: list[Node], gang: ResourceSpec) -> Iterator[Node]:
     rooms = sorted(((_workers_on(node, gang), i) for i, node in enumerate(nodes)), reverse=True)
     left = gang.workers
     if gang.spread == "strict-pack":
-        rooms = [min((room for room in rooms if room[0] >= left), default=(0, 0))]
+        rooms = sorted(room for room in rooms if room[0] >= left)[:1]
     for room, i in rooms:
         count = min(room, left, 1 if gang.spread == "strict-spread" else left)
         left -= count

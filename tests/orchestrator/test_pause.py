@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from html import escape
 
 import pytest
 from small_world import BATCH, EVERY, SAMPLES, FakeJobs, FakeStudy, Fuse, Fused, Killed, make_sweep
@@ -15,9 +16,11 @@ from orchestrator.executors.inline import InlineExecutor
 from orchestrator.fold import load_view
 from orchestrator.ledger import ledger
 from orchestrator.ports import Capacity
+from orchestrator.report.tables import stopped
 from orchestrator.retention import GIB, Stored, removals
 from orchestrator.state import SweepView, TrialState, TrialView
 from orchestrator.trackers.memory import MemoryTracker
+from orchestrator.views.leaderboard import ending as ending_of
 from orchestrator.views.live import render
 from orchestrator.views.standing import seconds_left
 from sweeps.decision import Verdict
@@ -170,6 +173,8 @@ def test_interrupted_a_paused_trial_waits_and_is_not_run_at_once(tmp_path):
     assert 2 not in world.study.told
     text = str(render(view, view.updated).renderables[0])
     assert "1 paused by a rule" in text
+    assert ending_of(view.trials[2]) == view.trials[2].reason
+    assert escape(view.trials[2].reason) in stopped(view)
     saved = ledger(view, view.updated)
     assert (saved.stopped, saved.paused) == (1, 1)
     assert "1 (paused: 1) early" in dict(saved.lines())["saved"]

@@ -71,6 +71,15 @@ def test_nothing_is_seated_twice(gangs):
     assert free.custom == ({"licence": 2.0}, {})
 
 
+@pytest.mark.parametrize("spread", SPREADS)
+def test_nothing_fits_a_cluster_without_nodes(spread):
+    gang = ResourceSpec(spread=spread)
+    nothing = Capacity(nodes=())
+    assert not fits(nothing, [gang])
+    assert job_slots(nothing, gang) == 0
+    assert why_waiting(nothing, gang) == "needs 1 CPUs on one node, 0 free"
+
+
 def test_custom_resources_and_fractions_are_counted_by_node():
     capacity = Capacity(nodes=((8.0, 1.0), (8.0, 1.0)), custom=({"licence": 1.0}, {}))
     assert job_slots(capacity, ResourceSpec(custom={"licence": 1})) == 1
