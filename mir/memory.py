@@ -95,7 +95,7 @@ def plan_memory(need: Need, free: Free, memory: Memory | int = "auto") -> Memory
     usable = min(int(free.device * MARGIN), limit)
     automatic = memory not in ("device", "host", "passes")
     kept, room = need.kept(need.layers), usable - need.work
-    sizes = f"{kept / _GIB:.2f} GiB of tokens, {need.work / _GIB:.2f} GiB to finish a layer"
+    sizes = f"{_size(kept)} of tokens, {_size(need.work)} to finish a layer"
     if memory == "device" or (automatic and kept <= room):
         return MemoryPlan(store="device", groups=everything, reason=sizes)
     on_host = min(int((free.host or 0) * MARGIN), limit)
@@ -104,8 +104,8 @@ def plan_memory(need: Need, free: Free, memory: Memory | int = "auto") -> Memory
     at_once = min(room // max(1, need.kept(1)), need.layers)
     if at_once < 1:
         raise MirError(
-            f"not enough memory: {sizes} and {need.kept(1) / _GIB:.2f} GiB a layer, "
-            f"{usable / _GIB:.2f} GiB may be used; use fewer pairs, fewer text tokens or more ranks"
+            f"not enough memory: {sizes} and {_size(need.kept(1))} a layer, {_size(usable)} may be "
+            "used; use fewer pairs, fewer text tokens or more ranks"
         )
     passes = max(2, math.ceil(need.layers / at_once))
     step = math.ceil(need.layers / passes)
@@ -114,6 +114,10 @@ def plan_memory(need: Need, free: Free, memory: Memory | int = "auto") -> Memory
         for first in range(1, need.layers + 1, step)
     )
     return MemoryPlan(store="device", groups=groups, reason=f"{len(groups)} passes; {sizes}")
+
+
+def _size(count: int) -> str:
+    return f"{count / _GIB:.2f} GiB" if count >= _GIB / 10 else f"{count / 2**20:.0f} MiB"
 
 
 def release() -> None:

@@ -87,6 +87,7 @@ def score(
 
     Under torchrun the pairs are shared by all ranks; the result is the same.
     """
+    from orchestrator.scoring.logged import logged_beside
     from orchestrator.scoring.picture import ENDINGS, draw_layers
     from orchestrator.scoring.stored import Score, check_writable, write_score
 
@@ -112,7 +113,7 @@ def score(
         report, rank = score_pairs(request, evaluation, bar.show)
     if rank > 0:
         return
-    _print(report)
+    _print(report, logged_beside(model, report))
     result = Score(model=model, report=report)
     if json is not None:
         write_score(result, json)
@@ -129,7 +130,7 @@ def _memory(text: str) -> Memory | int:
         raise typer.BadParameter(str(error), param_hint="--memory") from error
 
 
-def _print(report: MirReport) -> None:
+def _print(report: MirReport, note: str | None) -> None:
     from rich.console import Console
 
     first, protocol = report.layers[0], report.protocol
@@ -139,6 +140,8 @@ def _print(report: MirReport) -> None:
         f"{count(first.vision_tokens)} vision and {count(first.text_tokens)} text tokens)"
     )
     typer.echo(f"fingerprint {report.fingerprint}")
+    if note is not None:
+        typer.echo(note)
     Console().print(_table(report))
 
 

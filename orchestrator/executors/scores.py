@@ -25,7 +25,7 @@ def with_scores_kept(events: Iterator[Event], folder: Path) -> Iterator[Event]:
     for event in events:
         if isinstance(event, Started):
             yield event
-            kept = [score for score in _read(path) if score.samples <= event.resumed_samples]
+            kept = [score for score in read_scores(path) if score.samples <= event.resumed_samples]
             _write(path, kept if event.resumed_samples else [])
             if event.resumed_samples:
                 yield from kept
@@ -36,7 +36,7 @@ def with_scores_kept(events: Iterator[Event], folder: Path) -> Iterator[Event]:
         yield event
 
 
-def _read(path: Path) -> list[Scored]:
+def read_scores(path: Path) -> list[Scored]:
     """Whole scores in order; a torn last line had no checkpoint after it."""
     if not path.exists():
         return []

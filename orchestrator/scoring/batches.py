@@ -12,14 +12,15 @@ from torch import Tensor
 from mir.capture import Batch
 from mir.pairs import rank_batches
 
-_KEEP_BYTES = 2 * 2**30
+KEEP_BYTES = 2 * 2**30
 
 
 class Batches:
     """Iterable of one rank's batches on the model's device; may be iterated again and again.
 
-    make: turns pair numbers into a batch on the host. Made batches are kept on the host up to
-    2 GiB, so that counting tokens beforehand and layer groups do not read pictures twice.
+    make: turns pair numbers into a batch on the host. keep: bytes of made batches that are kept
+    on the host, so that counting tokens beforehand and layer groups do not read pictures twice.
+    held: bytes of them now.
     """
 
     def __init__(
@@ -32,11 +33,12 @@ class Batches:
         ranks: int,
         device: torch.device,
         dtype: torch.dtype,
+        keep: int = KEEP_BYTES,
     ) -> None:
         self._make, self._device, self._dtype = make, device, dtype
         self._plan = list(rank_batches(pairs, batch_size, rank, ranks))
         self._kept: dict[int, Batch] = {}
-        self._bytes = 0
+        self._keep, self.held = keep, 0
 
     def __len__(self) -> int:
         return len(self._plan)
@@ -69,9 +71,9 @@ class Batches:
             none = torch.zeros_like(batch.vision)
             batch = replace(batch, vision=none, text=none)
         size = sum(v.nbytes for v in batch.inputs.values() if isinstance(v, Tensor))
-        if self._bytes + size <= _KEEP_BYTES:
+        if self.held + size <= self._keep:
             self._kept[number] = batch
-            self._bytes += size
+            self.held += size
         return batch
 
     def _moved(self, value: Any) -> Any:

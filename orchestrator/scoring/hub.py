@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +11,12 @@ from torch import Tensor
 
 from jobs.export import calibration
 from mir.capture import Batch, Subject
-from mir.errors import DataError, EmptyModalityError, MirsweepError
+from mir.errors import DataError, EmptyModalityError
 from mir.families import find_subject, image_token_id, token_positions
-from orchestrator.failures import one_line
 from orchestrator.scoring.inputs import EvaluationPairs
 from orchestrator.scoring.place import choose_dtype
 from orchestrator.scoring.processor import Prompt, Template, load_processor, picture_marks
+from orchestrator.scoring.refusals import in_one_line, require_folder
 
 
 class HubModel:
@@ -31,17 +29,17 @@ class HubModel:
         from transformers import AutoConfig
         from transformers.utils import logging
 
-        _require_folder(name)
+        require_folder(name)
         # What matters of its warnings, missing weights, is an error here.
         logging.set_verbosity_error()
         if not sys.stderr.isatty():
             logging.disable_progress_bar()
-        with _in_one_line(name, "the config of an image-text model"):
+        with in_one_line(name, "the config of an image-text model"):
             config = AutoConfig.from_pretrained(name, trust_remote_code=trust)
         self.text_config: Any = config.get_text_config()
         stored = getattr(config, "dtype", None) or getattr(self.text_config, "dtype", None)
         self.dtype = choose_dtype(dtype, stored or torch.float32, device)
-        with _in_one_line(name, "a processor"):
+        with in_one_line(name, "a processor"):
             processor = load_processor(name, config, trust)
         model = _load_model(name, self.dtype, trust)
         self._image_token_id = image_token_id(model)
@@ -83,18 +81,11 @@ class HubModel:
         return self._prompt.inputs([pairs.picture(number) for number in numbers], texts)
 
 
-def _require_folder(name: str) -> None:
-    """A hub name has one slash at most; anything else that does not exist is a misspelt path."""
-    looks_like_path = Path(name).is_absolute() or name.startswith(".") or name.count("/") > 1
-    if looks_like_path and not Path(name).is_dir():
-        raise DataError(f"{name}: there is no such folder; correct the path or give a hub name")
-
-
 def _load_model(name: str, dtype: torch.dtype, trust: bool) -> Any:
     """The model with all the weights that a score depends on: random ones would score as well."""
     from transformers import AutoModelForImageTextToText
 
-    with _in_one_line(name, "an image-text model"):
+    with in_one_line(name, "an image-text model"):
         model, loaded = AutoModelForImageTextToText.from_pretrained(
             name, dtype=dtype, trust_remote_code=trust, output_loading_info=True
         )
@@ -107,39 +98,3 @@ def _load_model(name: str, dtype: torch.dtype, trust: bool) -> Any:
             "would be random; give the folder that holds all of the model"
         )
     return model
-
-
-@contextmanager
-def _in_one_line(name: str, what: str) -> Iterator[None]:
-    """Turn the many errors of loading into one line with a remedy."""
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except MirsweepError:
-        raise
-    except (
-        OSError, ValueError, ImportError, KeyError, RuntimeError, TypeError, AttributeError,
-        SafetensorError,
-    ) as error:  # fmt: skip
-        reason = _first_line(error)
-        remedy = _remedy(name, str(error))
-        raise DataError(f"{name}: cannot be loaded as {what}: {reason}; {remedy}") from error
-
-
-def _first_line(error: Exception) -> str:
-    lines = [one_line(line) for line in str(error).splitlines() if line.strip()]
-    return lines[0].rstrip(".:;") if lines else type(error).__name__
-
-
-def _remedy(name: str, reason: str) -> str:
-    if "trust_remote_code" in reason:
-        return "it needs code of its own; add --trust-remote-code only if you trust it"
-    if "pip install" in reason:
-        return "install it into mirsweep's environment"
-    if Path(name).is_dir():
-        return "the folder must hold an image-text model with its processor"
-    return (
-        "give a folder of transformers, a checkpoint of mirsweep, or a hub name that is downloaded "
-        "already (hf download NAME) or can be reached"
-    )

@@ -24,9 +24,9 @@ def choose_memory(text: str) -> Memory | int:
         if name == text:
             return cast("Memory", name)
     names = ", ".join(get_args(Memory))
-    raise ConfigError(f"--memory: {text!r} is not one of {names}, nor a size such as 4GiB or 500MB")
+    raise ConfigError(f"{text!r} is not one of {names}, nor a size such as 4GiB or 500MB")
 
 
 def size_text(size: int) -> str:
     """Bytes as `choose_memory` reads them."""
-    return f"{size / 2**30:g}GiB"
+    return f"{size / 2**30:g}GiB" if size >= 2**30 else f"{size / 2**20:g}MiB"

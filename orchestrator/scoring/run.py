@@ -15,7 +15,7 @@ from mir.errors import ConfigError, MirError
 from mir.memory import Memory, MemoryPlan
 from mir.ranks import all_or_none
 from mir.report import MirReport, Protocol, Variant
-from orchestrator.scoring.batches import Batches
+from orchestrator.scoring.batches import KEEP_BYTES, Batches
 from orchestrator.scoring.checkpoint import OwnModel, is_ours
 from orchestrator.scoring.hub import HubModel
 from orchestrator.scoring.inputs import EvaluationPairs
@@ -74,7 +74,7 @@ def score_pairs(
             tell("loading the model", 1, 1)
             batches = _batches(request, model, pairs, rank, count)
             tokens = batches.tokens(_counter(tell, "preparing pairs", len(batches)))
-        plan = _plan(request, model.subject, tokens)
+        plan = _plan(request, model.subject, tokens, batches.held)
         report = score_model(
             model.subject,
             batches,
@@ -99,14 +99,17 @@ def _read_pictures(pairs: EvaluationPairs, numbers: range, tell: Progress) -> No
         tell("reading pictures", done, len(numbers))
 
 
-def _plan(request: Request, subject: Subject, tokens: int) -> MemoryPlan:
+def _plan(request: Request, subject: Subject, tokens: int, held: int) -> MemoryPlan:
+    """held: bytes that are taken already and were not free, but count where a limit was asked."""
+    memory = request.memory
+    left = memory if isinstance(memory, str) else max(0, memory - held)
+    free = free_memory(subject.device)
     try:
-        return plan_together(
-            subject, tokens, free_memory(subject.device), request.memory, variant=request.variant
-        )
+        return plan_together(subject, tokens, free, left, variant=request.variant)
     except MirError as error:
-        asked = request.memory if isinstance(request.memory, str) else size_text(request.memory)
-        raise ConfigError(f"--memory {asked}: {error}") from error
+        if isinstance(memory, str):
+            raise ConfigError(f"--memory {memory}: {error}") from error
+        raise ConfigError(f"--memory {size_text(memory)}: {error}, or allow more") from error
 
 
 @contextmanager
@@ -151,6 +154,7 @@ def _batches(
         ranks=count,
         device=device,
         dtype=model.dtype,
+        keep=KEEP_BYTES if isinstance(request.memory, str) else request.memory // 4,
     )
 
 

@@ -1,5 +1,7 @@
 """Scoring our own checkpoints, MoCa included, against a naive loop over full hidden states."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import typer
@@ -114,6 +116,41 @@ def test_a_jobs_folder_stands_for_its_newest_checkpoint(checkpoint, tmp_path):
         assert done.exit_code == 0, done.output
         found.append(read_score(out).report.mir)
     assert found[0] == found[1]
+
+
+def logged(folder, report: MirReport, samples: int) -> None:
+    """As an executor keeps it."""
+    guard = {"validation_loss": 1.0, "wrong_loss": 2.0, "gap": 1.0, "gap_error": 0.1}
+    event = {"samples": samples, "mir": report.to_json(), "guard": guard, "seconds": 1.0}
+    with (folder / "scores.jsonl").open("a") as file:
+        file.write(Scored.model_validate(event).model_dump_json() + "\n")
+
+
+def test_what_the_job_logged_is_said_beside_and_why_it_differs(checkpoint, tmp_path):
+    folder = checkpoint.parent.parent
+    images, texts = save_pairs(tmp_path / "pairs", PAIRS)
+    app = typer.Typer()
+    app.command()(score)
+    words = ["--images", images, "--texts", texts, "--pairs", PAIRS, "--json", tmp_path / "a.json"]
+
+    def output(model):
+        done = CliRunner().invoke(app, [str(word) for word in (model, *words)])
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    assert "its job logged" not in output(checkpoint)
+    report = read_score(tmp_path / "a.json").report
+    logged(folder, replace(report, mir=9.0), samples=4)  # of an earlier checkpoint
+    assert "its job logged" not in output(checkpoint)
+    other = replace(report.protocol, pairs=48, max_text_tokens=7)
+    logged(folder, replace(report, mir=3.0, standard_error=0.2, protocol=other), samples=8)
+    for model in (checkpoint, folder):
+        line = next(line for line in output(model).splitlines() if "its job logged" in line)
+        assert line.startswith("its job logged MIR 3.00 ± 0.20 at 8 samples; scores of different")
+        assert "pairs 5 against 48; max_text_tokens None against 7 (here against there)" in line
+    (folder / "scores.jsonl").unlink()
+    logged(folder, report, samples=8)
+    assert "at 8 samples, by the same protocol" in output(checkpoint)
 
 
 def export_pairs(spec: JobSpec, folder):

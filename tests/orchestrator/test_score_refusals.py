@@ -239,3 +239,43 @@ def test_a_story_ends_at_its_first_highlight(tmp_path):
         (stories / f"{k}.story").write_text(f"story {k}\n\n@highlight\n\nsaid shortly")
     chosen = choose_pairs(images, stories, PAIRS)
     assert chosen.texts == tuple(f"story {k}" for k in range(PAIRS))
+
+
+def test_weights_that_are_cut_off_are_named(world, tmp_path):
+    model, images, texts = world
+    for part in (2, 10_000_000):
+        broken = shutil.copytree(model, tmp_path / f"broken-{part}")
+        weights = broken / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // part])
+        assert_refused(
+            [f"{weights}: the weights are damaged", "copy or download"], broken, images, texts
+        )
+
+
+def test_a_model_of_text_alone_says_what_it_lacks(world, tmp_path):
+    model, images, texts = world
+    alone = shutil.copytree(model, tmp_path / "alone")
+    tiny = {"vocab_size": 32, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
+    tf.LlamaForCausalLM(tf.LlamaConfig(num_attention_heads=2, **tiny)).save_pretrained(alone)
+    assert_refused(["Llama is a kind of model that does not read pictures"], alone, images, texts)
+
+
+def test_a_folder_of_another_kind_says_what_to_give_instead(world, tmp_path):
+    _, images, texts = world
+    (tmp_path / "empty").mkdir()
+    assert_refused(["there is no config.json in it"], tmp_path / "empty", images, texts)
+    trial = tmp_path / "study" / "trials" / "0003"
+    (trial / "checkpoints").mkdir(parents=True)
+    assert_refused([f"is a study; give one of its trials, such as {trial}"],
+                   tmp_path / "study", images, texts)  # fmt: skip
+
+
+def test_a_limit_of_memory_that_does_not_suffice_says_how_much_would(world):
+    model, images, texts = world
+    assert_refused(
+        ["--memory 1MiB: not enough memory", "0.13 GiB to finish a layer", "or allow more"],
+        model, images, texts, "--memory", "1MiB",
+    )  # fmt: skip
+    code, output = call(model, images, texts, "--memory", "200MB")
+    assert code == 0, output
+    assert output.startswith("MIR ")
