@@ -6,7 +6,8 @@ No rank ever holds another's whole set, only one layer of everybody's at a time.
 back into the order of their pairs, so the numbers do not depend on the sharding.
 
 Before each collective the ranks exchange a status; if one has failed, all raise its error
-together, and none waits for a rank that has left.
+together, and none waits for a rank that has left. Where a rank is killed, the others' collective
+ends at once (gloo: its connections close) or at the group's timeout, with a ClusterError.
 
 Legend: N tokens, D hidden size, W ranks.
 """
@@ -67,7 +68,7 @@ def agree(mine: T, error: Exception | None, group: dist.ProcessGroup | None = No
     """Every rank's value, in rank order; if any rank brings an error, it is raised on all.
 
     The failing rank raises its own error; the others raise one of the same kind (ClusterError for
-    anything that is no MirsweepError) that names the rank.
+    anything that is no MirsweepError) that names the rank. ClusterError where a rank is gone.
     """
     _, ranks = world(group)
     if ranks == 1:
@@ -75,13 +76,30 @@ def agree(mine: T, error: Exception | None, group: dist.ProcessGroup | None = No
             raise error
         return [mine]
     everyone: list[T | _Failure] = [mine] * ranks
-    dist.all_gather_object(everyone, mine if error is None else _failure(error), group=group)
-    if error is not None:
-        raise error
+    try:
+        with _everyone_there():
+            dist.all_gather_object(
+                everyone, mine if error is None else _failure(error), group=group
+            )
+    finally:
+        if error is not None:
+            raise error
     for rank, said in enumerate(everyone):
         if isinstance(said, _Failure):
             raise said.kind(f"rank {rank}: {said.message}")
     return cast("list[T]", everyone)
+
+
+@contextmanager
+def _everyone_there() -> Iterator[None]:
+    """A collective: a rank that was killed closes its connections, which ends the others' wait."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise ClusterError(f"another rank is gone: {reason}; see its own output") from error
 
 
 def _failure(error: Exception) -> _Failure:
@@ -217,7 +235,8 @@ class _Shards:
         mine = [headers[rank] for headers in everyone if rank < len(headers)]
         got_bytes = [header.bytes for header in mine] or [0] * ranks
         received = torch.empty(sum(got_bytes), dtype=torch.uint8, device=wire)
-        dist.all_to_all_single(received, sent, got_bytes, sent_bytes, group=self._group)
+        with _everyone_there():
+            dist.all_to_all_single(received, sent, got_bytes, sent_bytes, group=self._group)
         del sent
         if not mine:
             return None

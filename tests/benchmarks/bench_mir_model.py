@@ -6,31 +6,31 @@ Each function prints ratios of one run; seconds mean nothing on a busy machine.
 from __future__ import annotations
 
 import multiprocessing
-import resource
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import timedelta
+from itertools import product
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from jobs.model.build import build_model
 from jobs.place import Place
 from jobs.scoring import Scorer
 from jobs.spec.score import TextsSpec
-from mir.capture import Batch, Subject, score_model
-from mir.memory import MemoryPlan, Need
+from mir.capture import Batch, Subject
 from mir.ranks import score_across_ranks
-from mir.report import Protocol
-from mir.score import score_layers
 from sweeps.recipe import load_recipe
 
-RECIPE = Path(__file__).parents[2] / "sweeps" / "recipes" / "real-cpu.yaml"
+ROOT = Path(__file__).parents[2]
+RECIPE, ASSETS = ROOT / "sweeps" / "recipes" / "real-cpu.yaml", ROOT / ".assets"
+WORKER = ROOT / "tests" / "mir"
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -112,7 +112,7 @@ def _rank(rank: int, ranks: int, folder: str, shape: tuple[int, int, int], answe
     answer.put(seconds)  # type: ignore[attr-defined]
 
 
-def _alone(target: Callable[..., None], *arguments: object, processes: int = 1) -> list[float]:
+def _alone(target: Callable[..., None], *arguments: object, processes: int = 1) -> list[Any]:
     """What fresh processes put into the queue that each gets as its last argument."""
     context = multiprocessing.get_context("spawn")
     answer = context.Queue()
@@ -140,64 +140,63 @@ def ranks_against_threads(size: int, tokens: int, repeats: int) -> None:
     print(f"D {size}, {tokens} tokens a modality: two ranks / one rank {median(ratios):.2f}")
 
 
-@dataclass(frozen=True)
-class _Random:
-    """Batches of random states, made again in every pass; half vision, half text."""
-
-    size: int
-    sequences: int
-    length: int
-
-    def __iter__(self) -> Iterator[Batch]:
-        vision = torch.arange(self.length)[None] < self.length // 2
-        for number in range(self.sequences):
-            generator = torch.Generator().manual_seed(number)
-            states = torch.randn(1, self.length, self.size, generator=generator)
-            yield Batch(inputs={"x": states}, vision=vision, text=~vision, pairs=[number])
-
-
-def _peak(
-    _rank: int, shape: tuple[int, int, int, int], groups: int, score: bool, answer: object
+def _of_random(
+    _rank: int, threads: int, passes: int, kind: str, shape: tuple[int, ...], answer: object
 ) -> None:
-    size, sequences, length, count = shape
-    torch.set_num_threads(1)
-    module = nn.Sequential(*(nn.Linear(size, size) for _ in range(count)))
-    batches = _Random(size, sequences, length)
-    step = -(-count // groups)
-    ranges = tuple(range(k, min(k + step, count + 1)) for k in range(1, count + 1, step))
+    sys.path.append(str(WORKER))
+    import memory_worker
+
+    answer.put(memory_worker.main(threads, passes, kind, *shape))  # type: ignore[attr-defined]
+
+
+def _of_real(_rank: int, threads: int, passes: int, answer: object) -> None:
+    """SmolLM2 + EfficientNet in bfloat16, 100 pairs with the texts of the real recipe."""
+    sys.path.append(str(WORKER))
+    import memory_worker
+
+    torch.set_num_threads(threads)
+    base = load_recipe(RECIPE).base
+    wanted = {"pairs": 100, "max_text_tokens": 300, "batch_size": 8}
+    wanted |= {"images": base.data.sources["stamps"]}
+    spec = base.model_copy(update={"score": base.score.model_copy(update=wanted)})
+    built = build_model(spec.model, 0)
+    model = built.model.bfloat16().eval()
+    with tempfile.TemporaryDirectory() as folder:
+        scorer = Scorer(spec, built, Place(folder=Path(folder)))
+    batches = []
+    with torch.no_grad():
+        for batch in scorer._pairs:
+            features = batch.pictures.encode(model, torch.device("cpu"))
+            states = model.sequence(features, batch.text_ids, batch.text_mask, scorer._prefix_ids)
+            masks = {"vision": states.vision_mask, "text": states.text_mask}
+            batches.append(Batch(inputs={"states": states}, pairs=batch.numbers, **masks))
     subject = Subject(
-        module=module,
-        forward=lambda inputs: module(inputs["x"]),
-        decoder_layers=list(module),
-        final_norm=None,
-        hidden_size=size,
+        module=model,
+        forward=lambda inputs: model.run_decoder(inputs["states"]),
+        decoder_layers=model.decoder_layers,
+        final_norm=model.final_norm,
+        hidden_size=model.language.config.hidden_size,
     )
-    if score:
-        plan = MemoryPlan(store="device", groups=ranges, reason="")
-        score_model(subject, batches, plan=plan, protocol=Protocol(variant="exact"))
-    else:
-        small = torch.randn(300, 64)
-        score_layers([(small, small + 1)])  # so that the libraries' own memory is in both
-        with torch.no_grad():
-            for batch in batches:
-                subject.forward(batch.inputs)
-    answer.put(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)  # type: ignore[attr-defined]
+    tokens = sum(batch.tokens for batch in batches)
+    found = memory_worker.measure(subject, batches, tokens, passes, torch.bfloat16)
+    answer.put(found)  # type: ignore[attr-defined]
 
 
 def memory(size: int, sequences: int, length: int, count: int) -> None:
-    """Peak resident memory over the forward passes' own, against the formula of mir.memory."""
-    shape = (size, sequences, length, count)
-    tokens = sequences * length
-    need = Need(layers=count, tokens=tokens, all_tokens=tokens, size=size, itemsize=4)
-    (floor,) = _alone(_peak, shape, 1, False)
-    print(
-        f"D {size}, {tokens} tokens, {count} layers, float32; forwards alone {floor / 1e6:.0f} MB"
-    )
-    print("\n| passes | formula | measured | measured / formula |\n|---|---|---|---|")
-    for groups in (1, 2, 4):
-        formula = need.kept(-(-count // groups)) + need.work
-        over = _alone(_peak, shape, groups, True)[0] - floor
+    """Peak resident memory over the forward passes' own, against the bound of mir.memory."""
+    print("| model | threads | passes | bound | measured | measured / bound |")
+    print("|---|---|---|---|---|---|")
+    shape = (size, count, sequences, length)
+    cases: list[tuple[str, Callable[..., None], tuple[object, ...]]] = [
+        (f"D {size}, {kind}", _of_random, (kind, shape)) for kind in ("float32", "bfloat16")
+    ]
+    if ASSETS.is_dir():
+        cases.append(("SmolLM2 + EfficientNet", _of_real, ()))
+    for (name, work, more), threads, passes in product(cases, (1, 2), (1, 2, 4)):
+        (found,) = _alone(work, threads, passes, *more)
+        over, bound = found["over"], found["bound"]
         print(
-            f"| {groups} | {formula / 1e6:.0f} MB | {over / 1e6:.0f} MB | {over / formula:.2f} |",
+            f"| {name} | {threads} | {passes} | {bound / 1e6:.0f} MB | {over / 1e6:.0f} MB "
+            f"| {over / bound:.2f} |",
             flush=True,
         )
