@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -30,10 +29,10 @@ base:
   score: {{every_samples: {samples}, pairs: 8, overhead_limit: 1.0}}
   checkpoint: {{every_samples: {samples}, keep: 1}}
 space:
-  optim: {{learning_rate: {{low: 1.0e-4, high: 1.0e+30, log: true}}}}
+  optim: {{learning_rate: {{low: 1.0e-4, high: 1.0e+38, log: true}}}}
 study:
   sampler: random
-  start: [{{learning_rate: 1.0e-3}}, {{learning_rate: 2.0e-3}}, {{learning_rate: 3.0e-3}}]
+  start: [{{learning_rate: 1.0e-3}}]
   guard: {{constraints: {{loss-below-start: null}}}}
 budget: {{trials: {trials}}}
 stop: {{rule: none, infeasible_patience: 0}}
@@ -96,9 +95,7 @@ class Terminals:
         raise AssertionError(f"it did not come to that: {load_view(folder)}")
 
 
-def end(process: subprocess.Popen[str], number: signal.Signals = signal.SIGKILL) -> str:
-    """Signal a command, if it still runs, and return what it said."""
-    if process.poll() is None:
-        process.send_signal(number)
-    said, _ = process.communicate(timeout=60.0)
+def end(process: subprocess.Popen[str]) -> str:
+    """Wait for a command to leave by itself and return what it said."""
+    said, _ = process.communicate(timeout=120.0)
     return said

@@ -1,0 +1,98 @@
+"""Every verb from other terminals while a real sweep runs, and the exit codes of the README."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from terminals import Terminals, end
+
+from orchestrator.control import waiting
+from orchestrator.failures import INTERRUPTED
+from orchestrator.state import SweepView, TrialState
+
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
+
+HOPELESS = 1e38
+"""A learning rate with which weights overflow within a few steps."""
+
+
+def paused(view: SweepView) -> bool:
+    return view.note.startswith("paused") and view.trials[0].state is TrialState.PAUSED
+
+
+def tries(view: SweepView) -> list[int]:
+    """Trials with the learning rate that fails, as far as they have ended."""
+    return [
+        number
+        for number, trial in view.trials.items()
+        if trial.params.get("learning_rate") == HOPELESS and trial.state.final
+    ]
+
+
+def look(here: Terminals) -> None:
+    """What only looks, while trial 0 trains."""
+    told = here.answer("status", "tiny")
+    assert told["running"] is True
+    assert told["trials"][0]["state"] == "running"
+    assert here.answer("show", "tiny", "0")["job"]["optim"]["learning_rate"] == 1e-3
+    assert here.run("logs", "tiny", "0", "--json").returncode == 0
+    (known,) = here.answer("list")
+    assert known["running"] is True and known["folder"] == "runs/tiny"
+    assert Path(here.folder, here.answer("report", "tiny")["page"]).is_file()
+    assert here.answer("gc", "tiny", "--dry-run")["removed"] == []
+
+
+def steer(here: Terminals) -> None:
+    """Pause, add to the budget and the queue meanwhile, go on."""
+    assert here.answer("pause", "tiny")["taken"] is True
+    before = here.until(paused).trials[0]
+    assert before.checkpoint is not None
+    assert here.answer("extend", "tiny", "--trials", "1")["taken"] is True
+    assert here.answer("enqueue", "tiny", f"learning_rate={HOPELESS}")["taken"] is True
+    assert here.answer("status", "tiny")["trials_budget"] == 4
+    assert here.answer("resume", "tiny")["taken"] is True
+    after = here.until(lambda view: view.trials[0].state is not TrialState.PAUSED).trials[0]
+    assert after.samples >= before.samples
+    assert after.restarts == 0
+
+
+def wrong_usage(here: Terminals) -> None:
+    """A line and the documented code for what cannot be done."""
+    for code, words in {
+        2: ["show tiny 99", "logs tiny 99", "extend tiny", "enqueue tiny nosuch=1", "status tin"],
+        1: ["stop tiny", "pause tiny", "resume tiny", "attach tiny --wait 0"],
+    }.items():
+        for line in words:
+            done = here.run(*line.split())
+            assert done.returncode == code, (line, done.stdout, done.stderr)
+            assert done.stderr.count("\n") == 1, done.stderr
+
+
+def test_every_verb_works_from_another_terminal_while_the_sweep_runs(tmp_path):
+    here = Terminals(tmp_path)
+    recipe = here.recipe(samples=1000, trials=2)
+    running = here.start("run", recipe, "--json")
+    here.until(lambda view: bool(view.trials) and bool(view.trials[0].steps))
+    look(here)
+    steer(here)
+    assert here.answer("stop", "tiny", "--now")["taken"] is True
+    said = end(running)
+    assert running.returncode == INTERRUPTED, said
+    assert "stopped by `mirsweep stop`" in said.splitlines()[-1]
+    wrong_usage(here)
+
+    running = here.start("run", recipe)
+    view = here.until(lambda view: bool(tries(view)))
+    failed = view.trials[tries(view)[0]]
+    assert failed.state is TrialState.FAILED and failed.reason.startswith("diverged")
+    assert here.answer("retry", "tiny", "--failed")["taken"] is True
+    view = here.until(lambda view: len(tries(view)) == 2)
+    assert here.answer("stop", "tiny", "--drain")["taken"] is True
+    said = end(running)
+    assert running.returncode == INTERRUPTED, said
+    assert "drained by `mirsweep stop --drain`" in said
+    told = here.answer("status", "tiny")
+    assert told["trials_budget"] == 5
+    assert {trial["state"] for trial in told["trials"]} <= {"complete", "failed"}
+    assert not waiting(tmp_path / "runs" / "tiny")
