@@ -371,7 +371,8 @@ class Controller:
         if not self._tracker.flush(FLUSH_S):
             logger.warning(
                 "the tracking store does not answer and lacks the newest data; "
-                "running the same command again brings it up to date"
+                "`mirsweep rebuild %s` brings it up to date when it is back",
+                self._folder,
             )
         self._show(last=True)
         return self._desk.journal.snapshot()

@@ -17,6 +17,9 @@ Item = TypeVar("Item")
 BATCH = 500
 BATCH_S = 1.0
 BACKOFF_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
+"""Pauses between tries; the last one again and again, for as long as the store stays away."""
+GRACE_S = 10.0
+"""How long the end of the thread is waited for beyond what a store was given."""
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +44,7 @@ class Background(Generic[Item]):
         self._since = 0.0
         self._closing = threading.Event()
         self._give_up_at = float("inf")
+        self._given_up = 0
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
@@ -58,14 +62,19 @@ class Background(Generic[Item]):
         self.do(done.set)
         return done.wait(timeout_s)
 
-    def close(self, timeout_s: float) -> None:
-        """Do what is left for at most so long, then end the thread; safe to call twice."""
-        if not self._thread.is_alive():
-            return
-        self._give_up_at = time.monotonic() + timeout_s
-        self._closing.set()
-        self._queue.put(None)
-        self._thread.join(timeout_s + 10.0)
+    def close(self, timeout_s: float) -> int:
+        """Do what is left for at most so long, then end the thread; safe to call twice.
+
+        Returns how many acts and items were left undone.
+        """
+        if self._thread.is_alive():
+            self._give_up_at = time.monotonic() + timeout_s
+            self._closing.set()
+            self._queue.put(None)
+            self._thread.join(timeout_s + GRACE_S)
+        if self._thread.is_alive():  # it hangs in an act, which counts as undone
+            return self._given_up + self._queue.qsize()
+        return self._given_up
 
     def _work(self) -> None:
         while True:
@@ -90,15 +99,19 @@ class Background(Generic[Item]):
     def _write_items(self) -> None:
         items, self._items = self._items, []
         if items:
-            self._persist(lambda: self._write(items))
+            self._persist(lambda: self._write(items), len(items))
 
-    def _persist(self, act: Callable[[], None]) -> None:
+    def _persist(self, act: Callable[[], None], size: int = 1) -> None:
         attempt = 0
         while True:
+            if self._given_up:  # a dead store would take its time over each of the others, too
+                self._given_up += size
+                return None
             try:
                 return act()
             except TryLaterError as error:
                 if time.monotonic() >= self._give_up_at:
+                    self._given_up += size
                     return None
                 if attempt == 0:
                     logger.warning("%s: %s; training goes on, trying again", self._name, error)

@@ -58,12 +58,14 @@ class MlflowTracker:
         self._background: Background[Point] | None = None
         self._children: dict[int, str] = {}
         self._ended: frozenset[int] = frozenset()
+        self._asked_for: set[int] = set()
         # Steps that the store had of a metric when its trial's run was taken up again.
         self._stored: dict[int, dict[str, frozenset[int]]] = {}
 
     def open_sweep(self, spec: SweepSpec, folder: Path) -> None:
         """Begin or continue the parent run. Raises UnreachableError without a store."""
         uri = tracking_uri(spec, folder)
+        self._folder = folder
         try:
             _temporary(lambda: self._reach(uri, spec, folder))
         except Exception as error:
@@ -137,11 +139,7 @@ class MlflowTracker:
         from mlflow.entities import Param, RunTag
 
         if trial not in self._children:
-            tags = {_PARENT: self._parent, **trial_tags(trial, spec)}
-            tags["mirsweep.code_version"] = code_version()
-            name = f"trial-{trial:04d}"
-            made = self._client.create_run(self._experiment, run_name=name, tags=tags)
-            self._children[trial] = str(made.info.run_id)
+            self._children[trial] = self._made_before(trial) or self._make(trial, spec)
         else:
             self._stored[trial] = {}
         run = self._children[trial]
@@ -151,6 +149,24 @@ class MlflowTracker:
         self._client.log_batch(run, params=given, tags=again)
         resolved = yaml.safe_dump(spec.to_json(), sort_keys=False)
         self._client.log_text(run, resolved, "job.yaml")
+
+    def _make(self, trial: int, spec: JobSpec) -> str:
+        self._asked_for.add(trial)
+        tags = {_PARENT: self._parent, **trial_tags(trial, spec)}
+        tags["mirsweep.code_version"] = code_version()
+        name = f"trial-{trial:04d}"
+        made = self._client.create_run(self._experiment, run_name=name, tags=tags)
+        return str(made.info.run_id)
+
+    def _made_before(self, trial: int) -> str | None:
+        """A run that was made although its maker's answer was lost with the store."""
+        if trial not in self._asked_for:
+            return None
+        found = self._client.search_runs(
+            [self._experiment],
+            f"tags.`{_PARENT}` = '{self._parent}' and tags.`mirsweep.trial` = '{trial}'",
+        )
+        return str(found[0].info.run_id) if found else None
 
     def record(self, trial: int, event: Event, at: float) -> None:
         """Keep an event: metrics in batches, tags, and for a score its layers as an artefact."""
@@ -230,8 +246,16 @@ class MlflowTracker:
         if self._background is None:
             return
         self._do(lambda: self._client.set_terminated(self._parent, "FINISHED"))
-        self._background.close(CLOSE_S)
+        untold = self._background.close(CLOSE_S)
         self._background = None
+        if untold:
+            logger.warning(
+                "tracking: the store stayed away and was not told %d metrics and notes; "
+                "`mirsweep rebuild %s` tells them when it is back, training curves thinned to what "
+                "the event log has",
+                untold,
+                self._folder,
+            )
 
     def _opened(self) -> Background[Point]:
         assert self._background is not None, "open_sweep comes first"
@@ -246,11 +270,17 @@ def _connect(uri: str) -> Any:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     import mlflow
 
-    # Its notes on the making of a database would run across the live view.
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    # Its notes on the making of a database, and those on each try while a server is away, would
+    # run across the live view; Background says once that the store does not answer.
+    for name, level in (
+        ("mlflow", logging.WARNING),
+        ("alembic", logging.WARNING),
+        ("urllib3.connectionpool", logging.ERROR),
+    ):
+        logging.getLogger(name).setLevel(level)
     return mlflow.MlflowClient(tracking_uri=uri)
 
 

@@ -274,3 +274,43 @@ def test_closing_gives_a_dead_store_up_after_its_time():
     assert not background._thread.is_alive()
     assert written.count(1) > 1
     assert time.monotonic() >= begin + 0.3
+
+
+def test_a_run_whose_makers_answer_was_lost_is_not_made_twice(tmp_path, monkeypatch):
+    import requests
+
+    bench = MlflowBench(tmp_path)
+    tracker = MlflowTracker()
+    tracker.open_sweep(SPEC, tmp_path)
+    make, lost = tracker._client.create_run, []
+
+    def cut_off(*args, **kwargs):
+        made = make(*args, **kwargs)
+        if not lost:
+            lost.append(made)
+            raise requests.ConnectionError("connection reset by peer")
+        return made
+
+    monkeypatch.setattr(tracker._client, "create_run", cut_off)
+    monkeypatch.setattr("orchestrator.trackers.background.BACKOFF_S", (0.01,))
+    tracker.trial_started(0, JOB, PARAMS)
+    tracker.trial_started(1, JOB, PARAMS)
+    tracker.record(0, step(8), 1.0)
+    assert tracker.flush(20.0)
+    assert bench.child(0).info.run_id == lost[0].info.run_id
+    assert bench.history(0, "loss") == [(8, 1.0)]
+    assert bench.child(1).info.run_id != bench.child(0).info.run_id
+    tracker.close()
+
+
+def test_what_a_dead_store_was_not_told_is_counted():
+    def dead(items):
+        raise TryLaterError("nobody answers")
+
+    background: Background[int] = Background(dead, "test")
+    for n in range(5):
+        background.add(n)
+    background.do(lambda: None)
+    background.add(5)
+    assert background.close(0.0) == 7
+    assert background.close(0.0) == 7
