@@ -15,12 +15,13 @@ from functools import cache
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Shape = Literal["lower", "upper", "full"]
 
 BLOCKS = 8
 NARROWEST = 192
+ROWS_TOGETHER = 256
 
 
 def column_blocks(size: int) -> Iterator[slice]:
@@ -105,10 +106,13 @@ class SquareLengths:
 
     def __call__(self, rows_ND: Tensor) -> Tensor:
         """Squared lengths [N] of rows [N, D]."""
+        # oneDNN compiles and keeps code for every number of rows, so there shall be few numbers.
+        count = len(rows_ND)
+        rows_ND = nn.functional.pad(rows_ND, (0, 0, 0, -count % ROWS_TOGETHER))
         lengths_N = rows_ND.new_zeros(len(rows_ND))
         for inner, part in self._parts:
             product_NK = times(operand(rows_ND[:, inner].to(part.dtype)), part)
             lengths_N += torch.linalg.vector_norm(
                 product_NK, dim=1, dtype=lengths_N.dtype
             ).square_()
-        return lengths_N
+        return lengths_N[:count]

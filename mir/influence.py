@@ -24,6 +24,9 @@ from mir.outliers import SIGMAS, median_row
 
 WINDOW = 0.5
 """Half the width, in standard deviations of the norms, in which tokens are next to a threshold."""
+FEWEST = 8
+"""Tokens next to a threshold below which they have no density: one token of massive norm alone
+would decide the error bar, and whether it is near changes with the last digits of the norms."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +106,7 @@ def _threshold_influence(
     width = WINDOW * deviation
     for side in (1.0, -1.0):
         near_N = (norms_N - (median + side * SIGMAS * deviation)).abs() < width
-        if bool(near_N.any()):
+        if int(near_N.sum()) >= FEWEST:
             replaced = bool(roles.replaced_N.any())
             row_D = roles.row_D if replaced else median_row(tokens_ND)
             change_N = derivative(tokens_ND[near_N]) - derivative(row_D[None])

@@ -107,8 +107,9 @@ def test_unknown_stores_and_missing_packages_are_named(monkeypatch):
     for path in ("ftp://a/b", "memory://a::ftp://b/c"):
         with pytest.raises(ConfigError, match=r"a\.path: .* one of file://, memory://, s3://, gs"):
             open_source(SourceSpec(kind="jsonl", path=path), "a")
-    monkeypatch.setattr(sys.modules["fsspec.registry"], "_registry", {})
-    for package in ("s3fs", "gcsfs"):
+    known = sys.modules["fsspec.registry"]._registry
+    for package, protocol in (("s3fs", "s3"), ("gcsfs", "gs")):
+        monkeypatch.delitem(known, protocol, raising=False)  # another test may have opened one
         monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
     for path in ("s3://bucket/data.jsonl", "gs://bucket/data.jsonl"):
         with pytest.raises(ConfigError, match=r"pip install 'mirsweep\[cloud\]'"):

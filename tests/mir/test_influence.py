@@ -63,6 +63,21 @@ def test_standard_error_agrees_with_massive_channel_and_uneven_pairs():
     assert report.standard_error == pytest.approx(jackknife(layers, pairs), rel=0.2)
 
 
+@pytest.mark.parametrize("place", [1.02, 1.1])
+def test_a_lone_massive_token_next_to_the_threshold_does_not_decide_the_error_bar(place):
+    """As in trained models: a few tokens of massive norm make the deviation, and with it the
+    3-sigma threshold, and one of a tenth of their norm happens to lie beside it."""
+    layers, pairs = clustered(7, pairs=40, layers=1)
+    vision, _ = layers[0]
+    for token, factor in ((10, 2000.0), (430, 1900.0)):
+        vision[token] *= factor / vision[token].norm()
+    norms = vision.norm(dim=1)
+    threshold = float(norms.median() + 3 * norms.std())
+    vision[250] *= place * threshold / norms[250]
+    report = score_layers(layers, pairs=pairs)
+    assert report.standard_error == pytest.approx(jackknife(layers, pairs), rel=0.2)
+
+
 @pytest.mark.parametrize("size", [12, 120])
 def test_influence_is_the_derivative_in_a_pairs_weight(size):
     """Doubling a pair's tokens moves the distance by its influence, in first order."""

@@ -169,7 +169,12 @@ def test_a_number_written_as_1e_3_is_a_number() -> None:
 
 def test_more_workers_than_the_cluster_has() -> None:
     """One check for all executors; what Ray says of its size is in their contract tests."""
-    done = command("run", edit=put("resources.workers", 4096))
+
+    def edit(values: dict[str, Any]) -> None:
+        put("resources.workers", 4096)(values)
+        put("base.optim.global_batch", 4096)(values)  # or that would be refused first
+
+    done = command("run", edit=edit)
     assert_refused(done, "resources", "4096 workers", "room for", "larger cluster")
 
 

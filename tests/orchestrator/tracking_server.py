@@ -121,10 +121,16 @@ class Sweep:
     def _see(self, view: SweepView) -> None:
         self._view = view
 
+    @property
+    def ended(self) -> int:
+        """How many trials have ended."""
+        trials = {} if self._view is None else self._view.trials
+        return sum(trial.state.final for trial in trials.values())
+
     def until(self, ended: int) -> None:
         """Wait until so many trials have ended."""
         deadline = time.monotonic() + 240.0
-        while self._view is None or sum(t.state.final for t in self._view.trials.values()) < ended:
+        while self.ended < ended:
             assert self._thread.is_alive() and time.monotonic() < deadline
             time.sleep(0.02)
 
