@@ -60,7 +60,6 @@ class InlineExecutor:
 
     def start(self, launch: Launch) -> None:
         """Take the job in; its first event comes with a later `wait`."""
-        launch.folder.mkdir(parents=True, exist_ok=True)
         job = _Job(launch=launch, events=iter(()))
         place = Place(
             folder=launch.folder,
@@ -69,8 +68,12 @@ class InlineExecutor:
             shared=launch.shared,
             stop_requested=lambda: job.stop_reason,
         )
-        said = whole(lambda: self._runner(launch.spec, place))
-        job.events = with_scores_kept(said, launch.folder)
+
+        def run() -> Iterator[Event]:
+            launch.folder.mkdir(parents=True, exist_ok=True)
+            return with_scores_kept(self._runner(launch.spec, place), launch.folder)
+
+        job.events = whole(run)
         self._jobs.append(job)
 
     def stop(self, trial: int, reason: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Generator, Iterator
 
 from jobs.events import TERMINAL, Event, Failed
@@ -21,11 +20,9 @@ def whole(run: Callable[[], Iterator[Event]]) -> Iterator[Event]:
             if isinstance(event, TERMINAL):
                 return
     except Exception as error:  # noqa: BLE001 - whatever a job raises is its failure, not ours
-        yield Failed(
-            kind="error",
-            reason=(str(error) or type(error).__name__).splitlines()[0],
-            detail="".join(traceback.format_exception(error)),
-        )
+        from jobs.failures import failure_of  # torch: not before a job has failed
+
+        yield failure_of(error)
         return
     finally:
         if isinstance(events, Generator):

@@ -18,7 +18,7 @@ from typing import Any
 
 from jobs.events import Event
 from jobs.place import Place
-from jobs.spec.downstream import job_from_json
+from jobs.spec.downstream import AnyJob, job_from_json
 from orchestrator.executors.inline import Runner
 from orchestrator.executors.outcome import whole
 from orchestrator.executors.scores import with_scores_kept
@@ -91,8 +91,11 @@ class Rank:
 
     def run(self, runner: Runner, spec: dict[str, Any], at: RankPlace) -> Iterator[dict[str, Any]]:
         """The lead rank's work: every event as it happens, as plain JSON values."""
-        folder = Path(at.folder)
-        for event in with_scores_kept(self._events(runner, spec, at), folder):
+
+        def keeping(spec: AnyJob, place: Place) -> Iterator[Event]:
+            return with_scores_kept(runner(spec, place), place.folder)
+
+        for event in self._events(keeping, spec, at):
             yield event.model_dump(mode="json")
 
     def follow(self, runner: Runner, spec: dict[str, Any], at: RankPlace) -> dict[str, Any]:
@@ -103,13 +106,23 @@ class Rank:
         return last
 
     def _events(self, runner: Runner, spec: dict[str, Any], at: RankPlace) -> Iterator[Event]:
+        self._busy = True
+        try:
+            yield from whole(lambda: runner(job_from_json(spec), self._place(at)))
+        finally:
+            self._busy = False
+        # The engine and the model refer to each other; the next job needs their memory.
+        gc.collect()
+
+    def _place(self, at: RankPlace) -> Place:
+        """Make this process the rank's: environment, working directory, folder and output."""
         os.environ.update(at.environment)
         if Path(at.cwd).is_dir():
             os.chdir(at.cwd)
         folder = Path(at.folder)
         folder.mkdir(parents=True, exist_ok=True)
         _write_output_to(folder / f"rank{at.rank}.log")
-        place = Place(
+        return Place(
             folder=folder,
             rank=at.rank,
             world_size=at.world_size,
@@ -121,13 +134,6 @@ class Rank:
             shared=None if at.shared is None else Path(at.shared),
             stop_requested=lambda: self._stops.get(at.job) or self._notice,
         )
-        self._busy = True
-        try:
-            yield from whole(lambda: runner(job_from_json(spec), place))
-        finally:
-            self._busy = False
-        # The engine and the model refer to each other; the next job needs their memory.
-        gc.collect()
 
 
 def _write_output_to(path: Path) -> None:
