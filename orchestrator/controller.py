@@ -47,6 +47,8 @@ POLL_S = 0.25
 SHOW_S = 0.2
 SHOW_SHARE = 0.05
 """Most of the loop's time that showing may take: a screen of 10,000 trials is drawn less often."""
+SHOW_MAX_S = 10.0
+"""But not less often than this: a machine that stood still once would silence it for minutes."""
 DRAIN_S = 60.0
 FLUSH_S = 30.0
 
@@ -382,7 +384,7 @@ class Controller:
         if self._on_change is not None and (last or now >= self._show_at):
             self._on_change(self._desk.journal.snapshot())
             after = time.monotonic()
-            self._show_at = after + max(SHOW_S, (after - now) / SHOW_SHARE)
+            self._show_at = after + min(max(SHOW_S, (after - now) / SHOW_SHARE), SHOW_MAX_S)
 
 
 _ERRORS: dict[FailureKind, type[MirsweepError]] = {

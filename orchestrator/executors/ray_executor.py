@@ -36,7 +36,9 @@ os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
 import ray
 from ray._private.state import available_resources_per_node
 from ray.exceptions import (
+    NodeDiedError,
     ObjectLostError,
+    OutOfMemoryError,
     RayActorError,
     RayError,
     RayTaskError,
@@ -55,8 +57,9 @@ _POLL_S = 0.25
 _LAST_WORDS_S = 2.0
 """After one rank failed, how long the others may take to say what they know."""
 
-LOST = (RayActorError, WorkerCrashedError, ObjectLostError)
-"""What Ray raises when a process or its node is gone."""
+LOST = (RayActorError, WorkerCrashedError, ObjectLostError, NodeDiedError, OutOfMemoryError)
+"""What Ray raises when a process or its node is gone, or was killed because its node's memory
+ran out: whoever took that memory, a smaller micro-batch would be the wrong answer for good."""
 
 
 @dataclass(kw_only=True)

@@ -76,6 +76,15 @@ def test_the_objective_told_is_the_final_mir(tmp_path):
         assert len(bench.study.reports[number]) == 5
 
 
+def test_one_view_that_took_for_ever_does_not_silence_the_rest_of_the_sweep(tmp_path, monkeypatch):
+    monkeypatch.setattr("orchestrator.controller.SHOW_S", 0.0)
+    monkeypatch.setattr("orchestrator.controller.SHOW_SHARE", 1e-12)  # as if each had taken days
+    monkeypatch.setattr("orchestrator.controller.SHOW_MAX_S", 0.0)
+    bench = Bench(tmp_path, make_sweep(2))
+    bench.run()
+    assert len(bench.views) > 10
+
+
 def test_bad_trials_are_stopped_early_and_say_why(tmp_path):
     bench = Bench(tmp_path, make_sweep(12))
     view = bench.run()

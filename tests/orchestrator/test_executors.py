@@ -69,7 +69,17 @@ def second_rank_fails(spec, place):
         time.sleep(0.01)
 
 
-RUNNERS = {f.__name__: f for f in (slow, deaf, quick, raising, silent, second_rank_fails)}
+def on_a_full_disk(spec, place):
+    """A job whose first score finds no space: /dev/full says so to whoever writes to it."""
+    for event in FakeJobs()(spec, place):
+        yield event
+        if isinstance(event, Started):
+            (place.folder / "scores.jsonl").unlink(missing_ok=True)
+            (place.folder / "scores.jsonl").symlink_to("/dev/full")
+
+
+JOBS = (slow, deaf, quick, raising, silent, second_rank_fails, on_a_full_disk)
+RUNNERS = {f.__name__: f for f in JOBS}
 
 
 def inline(name, **options):
@@ -128,6 +138,14 @@ def collect(executor, until, seconds=60.0):
 
 def terminal(event):
     return isinstance(event, TERMINAL)
+
+
+def test_a_disk_that_does_not_take_a_score_fails_the_job_not_the_controller(make, tmp_path):
+    executor = make("on_a_full_disk")
+    executor.start(launch(tmp_path))
+    last = collect(executor, terminal)[-1].event
+    assert isinstance(last, Failed), last
+    assert last.kind == "disk-full", last
 
 
 def test_a_job_is_heard_in_order_and_ends_once(make, tmp_path):
