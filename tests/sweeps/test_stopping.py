@@ -216,6 +216,42 @@ def test_a_rung_lets_the_best_share_go_on(mine, rivals, factor):
     assert answer.value == goes_on[-1]
 
 
+CURVE = st.lists(VALUES, min_size=9, max_size=9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(CURVE, min_size=1, max_size=9),
+    st.integers(2, 4),
+    st.sampled_from(["minimize", "maximize"]),
+    st.integers(0, 1),
+)
+def test_whole_sweeps_by_halving_are_optunas(curves, factor, direction, bracket):
+    """Trial after trial, score after score; a hyperband bracket is halving from a later rung."""
+    study = optuna.create_study(direction=direction)
+    pruner = optuna.pruners.SuccessiveHalvingPruner(
+        min_resource=100, reduction_factor=factor, min_early_stopping_rate=bracket
+    )
+    stop = StopSpec(rule="successive-halving", min_trials=1, reduction_factor=factor)
+    first = 100 * factor**bracket
+    rivals = []
+    for curve in curves:
+        trial = study.ask()
+        seen, expected = {}, False
+        for samples, value in zip(range(100, 1000, 100), curve, strict=True):
+            seen[samples] = value
+            trial.report(value, samples)
+            expected = pruner.prune(study, study.trials[-1])
+            answer = compare(race(seen, rivals, direction, min_samples=first), stop)
+            found = isinstance(answer, Comparison) and answer.behind
+            assert found == expected, (samples, answer)
+            if expected:
+                break
+        state = optuna.trial.TrialState.PRUNED if expected else None
+        study.tell(trial, None if expected else curve[-1], state=state)
+        rivals.append(seen)
+
+
 def test_halving_judges_once_a_rung():
     stop = StopSpec(rule="successive-halving", min_trials=2)
     rivals = [{100: 1.0, 300: 1.0, 900: 1.0}] * 2
