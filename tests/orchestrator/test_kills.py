@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import random
-import signal
-import subprocess
-import sys
-import time
 from collections import Counter
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
+from killed_process import run_and_kill
 from small_world import FakeJobs, Fuse, Fused, Killed, make_sweep
 
 from orchestrator.controller import Controller
@@ -20,6 +15,7 @@ from orchestrator.eventlog import EventLog, read_records
 from orchestrator.executors.inline import InlineExecutor
 from orchestrator.fold import load_view
 from orchestrator.trackers.memory import MemoryTracker
+from orchestrator.trackers.mlflow_tracker import MlflowTracker
 from sweeps.study import Study
 
 TRIALS = 6
@@ -96,39 +92,10 @@ def check(folder, view, expected):
     assert endings == Counter(range(TRIALS))
 
 
-SCRIPT = """
-import sys, time
-from pathlib import Path
-from small_world import FakeJobs, make_sweep
-from orchestrator.controller import Controller
-from orchestrator.executors.inline import InlineExecutor
-from orchestrator.trackers.mlflow_tracker import MlflowTracker
-
-inner = FakeJobs()
-def slow(spec, place):
-    for event in inner(spec, place):
-        time.sleep(0.02)
-        yield event
-Controller(make_sweep(4), Path(sys.argv[1]), InlineExecutor(slow), MlflowTracker()).run()
-"""
-
-
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The ``noload``:DeprecationWarning")
 def test_killed_with_kill_9_every_trial_has_one_run_in_mlflow(tmp_path):
-    command = [sys.executable, "-c", SCRIPT, str(tmp_path / "study")]
-    paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[2])])
-    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    log = tmp_path / "study" / "events.jsonl"
-    for records in (6, 25, 45):
-        with subprocess.Popen(command, env=environment) as process:
-            while process.poll() is None:
-                if log.exists() and log.read_bytes().count(b"\n") >= records:
-                    process.send_signal(signal.SIGKILL)
-                    break
-                time.sleep(0.005)
-        assert process.returncode == -signal.SIGKILL
-    subprocess.run(command, env=environment, check=True)
+    run_and_kill(tmp_path / "study", MlflowTracker, (6, 25, 45), trials=4, pause_s=0.02)
     view = load_view(tmp_path / "study")
     import mlflow
 

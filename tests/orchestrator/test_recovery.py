@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import random
-import signal
-import subprocess
-import sys
-import time
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,6 +10,7 @@ from tempfile import TemporaryDirectory
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from killed_process import run_and_kill
 from small_world import SAMPLES, FakeJobs, FakeStudy, Fuse, Fused, Killed, lost, make_sweep
 
 from jobs.events import Failed, Scored
@@ -233,37 +229,9 @@ def test_a_real_study_goes_on_after_kills(tmp_path):
     assert Study(spec, tmp_path / "study").states() == study.states()
 
 
-SCRIPT = """
-import sys, time
-from pathlib import Path
-from small_world import FakeJobs, make_sweep
-from orchestrator.controller import Controller
-from orchestrator.executors.inline import InlineExecutor
-from orchestrator.trackers.memory import MemoryTracker
-
-inner = FakeJobs()
-def slow(spec, place):
-    for event in inner(spec, place):
-        time.sleep(0.003)
-        yield event
-Controller(make_sweep(5), Path(sys.argv[1]), InlineExecutor(slow), MemoryTracker()).run()
-"""
-
-
 def test_a_process_killed_with_kill_9_goes_on_by_the_same_command(tmp_path):
-    command = [sys.executable, "-c", SCRIPT, str(tmp_path / "study")]
-    paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[2])])
-    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     log = tmp_path / "study" / "events.jsonl"
-    for records in (12, 30):
-        with subprocess.Popen(command, env=environment) as process:
-            while process.poll() is None:
-                if log.exists() and log.read_bytes().count(b"\n") >= records:
-                    process.send_signal(signal.SIGKILL)
-                    break
-                time.sleep(0.005)
-        assert process.returncode == -signal.SIGKILL
-    subprocess.run(command, env=environment, check=True)
+    run_and_kill(tmp_path / "study", MemoryTracker, (12, 30), trials=5, pause_s=0.003)
     view = load_view(tmp_path / "study")
     assert sorted(view.trials) == [0, 1, 2, 3, 4]
     assert all(trial.state.final for trial in view.trials.values())
