@@ -74,7 +74,10 @@ def write_page(outcome: Outcome, folder: Path) -> Path:
         f"{escape(outcome.measure)}</p><h1>{escape(outcome.sentence)}</h1></header>",
         section(
             "MIR before, downstream score after",
-            note("One point a trial. A cross marks a trial whose MIR does not count."),
+            note(
+                "One point a trial. A cross marks a trial whose MIR does not count. "
+                + escape(beyond_note(outcome))
+            ),
             figure(scatter(outcome)),
         ),
     ]
@@ -101,6 +104,8 @@ def scatter(outcome: Outcome) -> Figure:
         ("does not count", "@bad", "x", [p for p in outcome.points if not p.counted]),
     )
     data = [_cloud(name, colour, symbol, points) for name, colour, symbol, points in groups]
+    lowest, cut = min((p.mir for p in outcome.points), default=0.0), beyond(outcome)
+    reach = {} if cut is None else {"range": [lowest - 0.1 * (cut[0] - lowest), cut[0]]}
     return {
         "data": [one for one in data if one["x"]],
         "layout": layout(
@@ -108,10 +113,32 @@ def scatter(outcome: Outcome) -> Figure:
             showlegend=True,
             legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
             margin={"l": 56, "r": 12, "t": 40, "b": 44},
-            xaxis=axis("final MIR, lower is better"),
+            xaxis=axis("final MIR, lower is better", **reach),
             yaxis=axis(label(outcome.measure)),
         ),
     }
+
+
+def beyond_note(outcome: Outcome) -> str:
+    """Which trials leave the picture, in words; empty where none does."""
+    cut = beyond(outcome)
+    if cut is None:
+        return ""
+    return f"Beyond: {', '.join(f'trial {p.trial} at MIR {p.mir:.2f}' for p in cut[1])}."
+
+
+def beyond(outcome: Outcome) -> tuple[float, list[Point]] | None:
+    """Where to cut the picture on the right, and the trials beyond; None to show all.
+
+    Of the trials with the highest MIR, at most a quarter, those are cut off without which the
+    others fill more than twice as much of the picture.
+    """
+    ranked = sorted(outcome.points, key=lambda point: point.mir)
+    for kept in range(len(ranked) - len(ranked) // 4, len(ranked)):
+        low, high, gone = ranked[0].mir, ranked[kept - 1].mir, ranked[kept:]
+        if high > low and gone[0].mir - low > 2 * (high - low):
+            return high + 0.15 * (high - low), gone
+    return None
 
 
 def _cloud(name: str, colour: str, symbol: str, points: list[Point]) -> Figure:

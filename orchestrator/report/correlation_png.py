@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.correlate.outcome import Outcome
 from orchestrator.correlate.readings import MIR
-from orchestrator.report.correlation import COLOURS, PICTURE, band, lines
+from orchestrator.report.correlation import COLOURS, PICTURE, band, beyond, beyond_note, lines
 from orchestrator.report.palette import LIGHT
 from orchestrator.report.pngs import DPI, style
 
@@ -52,7 +52,11 @@ def _points(axes: Axes, outcome: Outcome) -> None:
                 str(point.trial), (point.mir, point.score), xytext=(5, 4),
                 textcoords="offset points", fontsize=8.5, color=LIGHT["muted"],
             )  # fmt: skip
-    axes.set_xlabel("final MIR, lower is better")
+    cut = beyond(outcome)
+    if cut is not None:
+        lowest = min(point.mir for point in outcome.points)
+        axes.set_xlim(lowest - 0.1 * (cut[0] - lowest), cut[0])
+    axes.set_xlabel("\n".join(filter(None, ["final MIR, lower is better", beyond_note(outcome)])))
     axes.set_ylabel(outcome.measure)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, fontsize=9)
 

@@ -31,7 +31,7 @@ from orchestrator.correlate.results import Results
 from orchestrator.eventlog import LOG_NAME
 from orchestrator.executors.inline import InlineExecutor
 from orchestrator.failures import INTERRUPTED
-from orchestrator.report.correlation import table, write_page
+from orchestrator.report.correlation import beyond, scatter, table, write_page
 from orchestrator.report.correlation_png import write_picture
 from orchestrator.signals import Interrupt
 from orchestrator.state import SweepView, TrialState
@@ -316,6 +316,22 @@ def test_the_outcome_is_plain_values_a_page_and_a_picture(found, tmp_path) -> No
     assert body.count('<div class="figure">') == 2 and "http" not in body.partition("<body>")[2]
     with Image.open(write_picture(one, tmp_path)) as picture:
         assert picture.width > 1000
+
+
+def test_a_runaway_trial_does_not_flatten_the_picture(found, tmp_path) -> None:
+    one = found()
+    assert beyond(one) is None
+    assert "Beyond" not in write_page(one, tmp_path).read_text()
+    mirs = sorted(point.mir for point in one.points)
+    far = replace(max(one.points, key=lambda point: point.mir), mir=mirs[-1] + 9 * mirs[-1])
+    ran = replace(one, points=tuple(far if p.trial == far.trial else p for p in one.points))
+    limit, gone = beyond(ran)
+    assert gone == [far]
+    assert mirs[-2] < limit < far.mir
+    assert (
+        f"Beyond: trial {far.trial} at MIR {far.mir:.2f}." in write_page(ran, tmp_path).read_text()
+    )
+    assert scatter(ran)["layout"]["xaxis"]["range"][1] == limit
 
 
 def run_command(monkeypatch, jobs: FakeJobs, *words: str):
