@@ -146,7 +146,7 @@ def _outcome(view: SweepView, measure: str, chosen: list[Candidate], results: Re
 def _show(found: Outcome, folder: Path, as_json: bool) -> None:
     import json
 
-    from orchestrator.report.correlation import table, write_page
+    from orchestrator.report.correlation import table, within_lines, write_page
     from orchestrator.report.correlation_png import write_picture
     from orchestrator.views.terminal import terminal
 
@@ -157,7 +157,7 @@ def _show(found: Outcome, folder: Path, as_json: bool) -> None:
         print_json(whole)
         return
     terminal().print(table(found))
-    typer.echo(found.sentence)
+    typer.echo("\n".join([found.sentence, *within_lines(found)]))
     typer.echo(f"page: {page}\npicture: {picture}")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
 from typing import Any
@@ -34,9 +34,20 @@ class Point:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Within:
+    """The last readings among the trials that share one choice, e.g. moca: off."""
+
+    setting: str
+    choice: str
+    found: tuple[Correlation, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Outcome:
     """found: over all points. counted: over the points whose score may win, where they are enough.
 
+    within: by choice of each setting that has some, where its trials are enough. A setting may move
+    a reading and not the score; then the reading ranks better within one choice than over all.
     recipe_folder: where the results of this recipe are kept.
     """
 
@@ -48,6 +59,7 @@ class Outcome:
     finding: Finding
     counted: tuple[Correlation, ...]
     counted_finding: Finding | None
+    within: tuple[Within, ...] = ()
 
     @property
     def sentence(self) -> str:
@@ -112,7 +124,22 @@ def outcome(
         finding=judge(found, measure),
         counted=among,
         counted_finding=judge(among, measure) if apart else None,
+        within=tuple(_within(ready, points, measure)),
     )
+
+
+def _within(trials: Sequence[TrialView], points: Sequence[Point], measure: str) -> Iterator[Within]:
+    groups: dict[tuple[str, str], list[int]] = {}
+    for place, point in enumerate(points):
+        for setting, choice in point.params.items():
+            if isinstance(choice, str):
+                groups.setdefault((setting, choice), []).append(place)
+    for (setting, choice), members in sorted(groups.items()):
+        if ENOUGH <= len(members) < len(points):
+            found = _over([trials[n] for n in members], [points[n] for n in members], measure)
+            last = max(one.fraction for one in found)
+            kept = tuple(one for one in found if one.fraction == last)
+            yield Within(setting=setting, choice=choice, found=kept)
 
 
 def _over(

@@ -67,6 +67,16 @@ def table(outcome: Outcome) -> Table:
     return made
 
 
+def within_lines(outcome: Outcome) -> list[str]:
+    """A line for every choice that enough trials share."""
+    return [
+        f"within {one.setting} {one.choice}, {mir.n} trials: MIR {interval(mir.spearman)}"
+        for one in outcome.within
+        for mir in one.found
+        if mir.name == MIR
+    ]
+
+
 def write_page(outcome: Outcome, folder: Path) -> Path:
     """Write the page with its two figures and tables; it fetches nothing."""
     parts = [
@@ -89,6 +99,18 @@ def write_page(outcome: Outcome, folder: Path) -> Path:
     if outcome.counted:
         counted = rows(outcome.counted, only_last=True)
         parts.append(section("Among trials whose scores count", _html_table(HEADS, counted)))
+    if outcome.within:
+        text = (
+            "At the end of training, among trials that share one choice. Where a reading ranks "
+            "them better than it ranks all, the choice moves the reading more than the score."
+        )
+        body = [
+            (f"{one.setting}: {one.choice}", *row[1:])
+            for one in outcome.within
+            for row in rows(one.found, only_last=True)
+        ]
+        table_ = _html_table(("choice", *HEADS[1:]), body)
+        parts.append(section("Within one choice", note(text), table_))
     parts.append(section("The trials", _html_table(*_trials(outcome))))
     path = folder / PAGE
     half = folder / f".{PAGE}.part"
@@ -229,7 +251,7 @@ def _trials(outcome: Outcome) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
 
 
 def _html_table(heads: tuple[str, ...], body: list[tuple[str, ...]]) -> str:
-    kinds = ["" if head in ("reading", "counts") else "number" for head in heads]
+    kinds = ["" if head in ("reading", "counts", "choice") else "number" for head in heads]
     rows_ = (
         f"<tr>{''.join(cell(text, kind) for text, kind in zip(row, kinds, strict=True))}</tr>"
         for row in body

@@ -31,7 +31,7 @@ from orchestrator.correlate.results import Results
 from orchestrator.eventlog import LOG_NAME
 from orchestrator.executors.inline import InlineExecutor
 from orchestrator.failures import INTERRUPTED
-from orchestrator.report.correlation import beyond, scatter, table, write_page
+from orchestrator.report.correlation import beyond, scatter, table, within_lines, write_page
 from orchestrator.report.correlation_png import write_picture
 from orchestrator.signals import Interrupt
 from orchestrator.state import SweepView, TrialState
@@ -316,6 +316,35 @@ def test_the_outcome_is_plain_values_a_page_and_a_picture(found, tmp_path) -> No
     assert body.count('<div class="figure">') == 2 and "http" not in body.partition("<body>")[2]
     with Image.open(write_picture(one, tmp_path)) as picture:
         assert picture.width > 1000
+
+
+def test_a_choice_that_moves_mir_but_not_the_score_is_seen_within_each_choice(study, view) -> None:
+    """Simpson's paradox: MIR ranks well with and without MoCa, and not over both."""
+    results, _ = take(study, view, FakeJobs())
+    able = candidates(view, study)[0]
+    kept = {one.trial.number: results.get(one) for one in able}
+    ranked = sorted((one.trial for one in able), key=lambda one: -score_of(one.number))
+    twice = [one for trial in ranked for one in (trial, replace(trial, number=100 + trial.number))]
+    kept |= {100 + number: result for number, result in kept.items()}
+
+    def moved(trial, place):
+        moca = place % 2
+        last = trial.scores[-1]
+        mir = {**last.mir, "mir": 1.0 + 0.1 * place + 10.0 * moca}
+        scores = (*trial.scores[:-1], last.model_copy(update={"mir": mir}))
+        return replace(trial, params={**trial.params, "moca": ["off", "on"][moca]}, scores=scores)
+
+    trials = [moved(trial, place) for place, trial in enumerate(twice)]
+    one = outcome("demo", "exact-match@0", "x", trials, kept)
+    by_choice = {group.choice: group.found[0] for group in one.within if group.setting == "moca"}
+    assert sorted(by_choice) == ["off", "on"]
+    for found in by_choice.values():
+        assert found.name == "MIR" and found.fraction == 1.0
+        assert found.spearman.value == pytest.approx(1.0)
+    over_all = next(c for c in one.found if c.name == "MIR" and c.fraction == 1.0)
+    assert over_all.spearman.value < 0.9
+    assert [line[:15] for line in within_lines(one)] == ["within moca off", "within moca on,"]
+    assert "Within one choice" in write_page(one, study).read_text()
 
 
 def test_a_runaway_trial_does_not_flatten_the_picture(found, tmp_path) -> None:
