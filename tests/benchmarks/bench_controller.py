@@ -5,6 +5,8 @@ python tests/benchmarks/bench_controller.py flat [--trials 10000] [--workers 100
 python tests/benchmarks/bench_controller.py peer [--trials 40]
     overhead a trial beside Ray Tune + OptunaSearch + ASHA: no-op jobs of five reports, two at
     a time, on one Ray; start-up of a job and the time from a decision to free resources
+python tests/benchmarks/bench_controller.py outage [--seconds 60]
+    what a sweep notices of a real tracking server that is killed and comes back
 """
 
 from __future__ import annotations
@@ -176,11 +178,19 @@ def peer(options) -> None:
     print(f"decision to free: median {statistics.median(stops):.2f} s, most {max(stops):.2f}")
 
 
+def outage(options) -> None:
+    """A sweep beside a server that is away for a while."""
+    from outage import measure
+
+    measure(options.seconds)
+
+
 def main() -> None:
     """Run the named benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["flat", "peer"])
+    parser.add_argument("what", choices=["flat", "peer", "outage"])
     parser.add_argument("--trials", type=int)
+    parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--workers", type=int, default=1_000)
     parser.add_argument("--every", type=int, default=1_000)
@@ -188,8 +198,8 @@ def main() -> None:
     parser.add_argument("--sampler", help="a real study in SQLite; the twin in memory if not given")
     parser.add_argument("--folder", help="where the study is written; a fast disk shows more")
     options = parser.parse_args()
-    options.trials = options.trials or {"flat": 10_000, "peer": 40}[options.what]
-    {"flat": flat, "peer": peer}[options.what](options)
+    options.trials = options.trials or {"flat": 10_000}.get(options.what, 40)
+    {"flat": flat, "peer": peer, "outage": outage}[options.what](options)
 
 
 if __name__ == "__main__":
