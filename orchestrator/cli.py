@@ -82,6 +82,10 @@ class _Mirsweep(TyperGroup):
         super().__init__(**settings)
         self.commands = _Verbs()
 
+    def make_context(self, *args: Any, **settings: Any) -> Any:
+        with shown_to_the_user():
+            return super().make_context(*args, **settings)
+
     def invoke(self, ctx: Any) -> Any:
         with shown_to_the_user():
             return super().invoke(ctx)

@@ -45,13 +45,25 @@ def save_traceback(error: BaseException) -> Path:
     return Path(name)
 
 
+def _misused(error: TyperException) -> Exception:
+    """A wrong command line, said in one line; typer would draw a box of five."""
+    context, say = getattr(error, "ctx", None), getattr(error, "format_message", None)
+    if say is None or type(error).__name__ == "NoArgsIsHelpError":  # which is the whole help
+        return error
+    command = "mirsweep" if context is None else context.command_path
+    say_error(f"{command}: {one_line(say()).rstrip('.')}. `{command} -h` says what it takes")
+    return typer.Exit(getattr(error, "exit_code", 2))
+
+
 @contextmanager
 def shown_to_the_user() -> Iterator[None]:
     """Leave with one line on stderr and the error's exit code instead of a traceback."""
     try:
         yield
-    except (typer.Exit, typer.Abort, TyperException):
+    except (typer.Exit, typer.Abort):
         raise  # how typer itself leaves a command
+    except TyperException as error:
+        raise _misused(error) from error
     except MirsweepError as error:
         say_error(str(error))
         raise typer.Exit(error.exit_code) from error

@@ -74,6 +74,24 @@ def test_wrong_usage_exits_with_2_and_suggests() -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run", "--foo"], "mirsweep run: No such option: --foo"),
+        (["run"], "mirsweep run: Missing argument"),
+        (["--foo"], "mirsweep: No such option: --foo"),
+        (["score", "x", "--pairs", "many"], "mirsweep score: Invalid value for '--pairs'"),
+        (["data"], "Choose from: check"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line_that_names_the_help(words: list[str], said: str) -> None:
+    done = CliRunner().invoke(app, words, prog_name="mirsweep")
+    assert done.exit_code == 2
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
+    assert said in done.stderr and " -h` says what it takes" in done.stderr
+    assert not done.stdout
+
+
+@pytest.mark.parametrize(
     ("error", "code"), [(ConfigError("a: b"), 2), (ClusterError("c"), 1), (MirsweepError("d"), 1)]
 )
 def test_errors_leave_with_their_code_in_one_line(
