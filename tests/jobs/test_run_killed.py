@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from tiny_job import make_world, spec_of
 
 from jobs.checkpoint import WEIGHTS
-from jobs.events import TERMINAL, Checkpointed, Finished, Started
+from jobs.events import TERMINAL, Checkpointed, Failed, Finished, Started
 from jobs.launch import run_local
 from jobs.place import Place
 from jobs.run import run_job
@@ -106,3 +106,31 @@ def test_at_another_number_of_ranks_they_agree_to_rounding(job, tmp_path):
     one, two = weights_of(tmp_path / "whole"), weights_of(tmp_path / "parts")
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("stage", [0, 2])
+def test_two_ranks_of_which_one_is_killed_end_bit_for_bit_as_if_it_were_not(job, tmp_path, stage):
+    """Whichever rank it is; the other is ended, and the next attempt goes on from a checkpoint."""
+    engine = job.deepspeed.model_copy(update={"zero_stage": stage})
+    two = job.model_copy(update={"deepspeed": engine})
+    assert isinstance(run_local(two, 2, tmp_path / "whole", lambda _: None), Finished)
+    chance = random.Random(stage)
+    for rank in (0, 1):
+        left = chance.randint(2, 6)
+
+        def kill(event, rank=rank):
+            nonlocal left
+            left -= isinstance(event, Checkpointed)
+            if left == 0:
+                left = -1
+                multiprocessing.active_children()[rank].kill()
+
+        last = run_local(two, 2, tmp_path / "parts", kill)
+        assert isinstance(last, Failed) and last.kind == "worker-lost", last
+    events = []
+    last = run_local(two, 2, tmp_path / "parts", events.append)
+    assert isinstance(last, Finished), last
+    assert events[0].resumed_samples >= 2 * EVERY
+    whole, parts = weights_of(tmp_path / "whole"), weights_of(tmp_path / "parts")
+    assert whole.keys() == parts.keys()
+    assert all(torch.equal(parts[name], value) for name, value in whole.items())
