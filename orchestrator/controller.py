@@ -27,6 +27,7 @@ from orchestrator.ports import Executor, JobEvent, Suggester, Tracker, Waiting
 from orchestrator.recovery import recover
 from orchestrator.remedy import HOPELESS_IN_A_ROW, hopeless
 from orchestrator.room import Room
+from orchestrator.screen import Screen
 from orchestrator.signals import Interrupt, listening
 from orchestrator.state import SweepView, TrialState, TrialView
 from orchestrator.steering import (
@@ -44,11 +45,6 @@ from sweeps.spec import SweepSpec
 from sweeps.study import Study
 
 POLL_S = 0.25
-SHOW_S = 0.2
-SHOW_SHARE = 0.05
-"""Most of the loop's time that showing may take: a screen of 10,000 trials is drawn less often."""
-SHOW_MAX_S = 10.0
-"""But not less often than this: a machine that stood still once would silence it for minutes."""
 DRAIN_S = 60.0
 FLUSH_S = 30.0
 
@@ -79,7 +75,7 @@ class Controller:
         self._folder = folder
         self._executor = executor
         self._tracker = tracker
-        self._on_change = on_change
+        self._screen = Screen(on_change)
         self._open_study = open_study
         self._clock = clock
         self._patience_s = patience_s
@@ -92,7 +88,6 @@ class Controller:
         self._asked_at = -math.inf
         self._retried: set[int] = set()
         self._error: MirsweepError | None = None
-        self._show_at = 0.0
 
     def run(self) -> SweepView:
         """Begin the sweep, or go on with it, until it is over or interrupted.
@@ -380,11 +375,7 @@ class Controller:
         return self._desk.journal.snapshot()
 
     def _show(self, *, last: bool = False) -> None:
-        now = time.monotonic()
-        if self._on_change is not None and (last or now >= self._show_at):
-            self._on_change(self._desk.journal.snapshot())
-            after = time.monotonic()
-            self._show_at = after + min(max(SHOW_S, (after - now) / SHOW_SHARE), SHOW_MAX_S)
+        self._screen.show(self._desk.journal.snapshot, last=last)
 
 
 _ERRORS: dict[FailureKind, type[MirsweepError]] = {

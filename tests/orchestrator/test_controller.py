@@ -77,9 +77,9 @@ def test_the_objective_told_is_the_final_mir(tmp_path):
 
 
 def test_one_view_that_took_for_ever_does_not_silence_the_rest_of_the_sweep(tmp_path, monkeypatch):
-    monkeypatch.setattr("orchestrator.controller.SHOW_S", 0.0)
-    monkeypatch.setattr("orchestrator.controller.SHOW_SHARE", 1e-12)  # as if each had taken days
-    monkeypatch.setattr("orchestrator.controller.SHOW_MAX_S", 0.0)
+    monkeypatch.setattr("orchestrator.screen.SHOW_S", 0.0)
+    monkeypatch.setattr("orchestrator.screen.SHOW_SHARE", 1e-12)  # as if each had taken days
+    monkeypatch.setattr("orchestrator.screen.SHOW_MAX_S", 0.0)
     bench = Bench(tmp_path, make_sweep(2))
     bench.run()
     assert len(bench.views) > 10

@@ -239,7 +239,7 @@ def test_a_job_that_its_executor_cannot_place_is_queued_with_the_reason_and_cost
     study = FakeStudy(spec)
     clock = itertools.count(0.0, 10.0)
     executor = crowded(InlineExecutor(FakeJobs(), nodes=((1.0, 0.0),)))
-    import orchestrator.controller as module
+    import orchestrator.screen as module
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "SHOW_S", 0.0)
