@@ -1,4 +1,8 @@
-"""How long a sweep will take, from a few steps and two scores of its base job on this machine."""
+"""How long a sweep will take, from a few steps and two scores of its base job on this machine.
+
+As many jobs run side by side as will in the sweep, each with its own share of the machine: a job
+that has all cores and caches to itself says little of one that has not.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +10,19 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
-from jobs.events import Event, Failed, Scored, Started, Step, Stopped
+from jobs.events import TERMINAL, Failed, Scored, Started, Step, Stopped
 from jobs.spec import JobSpec
 from mir.errors import ClusterError, MirsweepError
 from orchestrator.budget import devices, unit
+from orchestrator.ports import Executor, JobEvent, Launch
 from orchestrator.views.text import duration, number
 from sweeps.space import space_of
-from sweeps.spec import SweepSpec
+from sweeps.spec import ResourceSpec, SweepSpec
 
 STEPS = 8
-Run = Callable[[JobSpec, Callable[[Event], None]], Event]
-"""Runs a job, hands on what it says, and returns its last word."""
+POLL_S = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,30 +73,49 @@ def short(job: JobSpec) -> JobSpec:
     return JobSpec.model_validate(tree)
 
 
-def calibrate(job: JobSpec, run: Run, clock: Callable[[], float] = time.monotonic) -> Calibration:
-    """Run the shortened job. Raises MirsweepError where it fails."""
-    began, started = clock(), 0.0
-    paces: list[float] = []
+def calibrate(
+    job: JobSpec,
+    executor: Executor,
+    resources: ResourceSpec,
+    beside: int,
+    folder: Path,
+    clock: Callable[[], float] = time.monotonic,
+) -> Calibration:
+    """Run the shortened job `beside` times at once, in `folder`. Raises MirsweepError where one
+    fails; the executor is left to the caller."""
+    began, starts = clock(), []
+    paces: list[list[float]] = [[] for _ in range(beside)]
     scores: list[float] = []
-
-    def hear(event: Event) -> None:
-        nonlocal started
-        match event:
-            case Started():
-                started = clock() - began
-            case Step() if event.samples_per_second > 0:
-                paces.append(event.samples_per_second)
-            case Scored():
-                scores.append(event.seconds)
-
-    last = run(short(job), hear)
-    if isinstance(last, Failed | Stopped):
-        raise MirsweepError(f"calibration: the job did not end: {last.reason}")
-    if not paces or not scores:
-        raise ClusterError("calibration: the job ended without a step or a score")
+    for trial in range(beside):
+        place = folder / f"{trial:04d}"
+        executor.start(
+            Launch(
+                trial=trial, attempt=1, spec=short(job), resources=resources, folder=place,
+                shared=folder,
+            )
+        )  # fmt: skip
+    running = beside
+    while running:
+        for said in executor.wait(POLL_S):
+            match said.event:
+                case Started():
+                    starts.append(clock() - began)
+                case Step() as step if step.samples_per_second > 0:
+                    paces[said.trial].append(step.samples_per_second)
+                case Scored() as scored:
+                    scores.append(scored.seconds)
+            running -= _ended(said)
+    if not scores or not all(paces):
+        raise ClusterError("calibration: a job ended without a step or a score")
     # The first step also pays for what is made once.
-    pace = statistics.median(paces[1:] or paces)
-    return Calibration(start=started, sample=1 / pace, score=statistics.fmean(scores))
+    pace = statistics.fmean(statistics.median(one[1:] or one) for one in paces)
+    return Calibration(start=max(starts), sample=1 / pace, score=statistics.fmean(scores))
+
+
+def _ended(said: JobEvent) -> bool:
+    if isinstance(said.event, Failed | Stopped):
+        raise MirsweepError(f"calibration: the job did not end: {said.event.reason}")
+    return isinstance(said.event, TERMINAL)
 
 
 def estimate(spec: SweepSpec, found: Calibration, at_once: int) -> Estimate:

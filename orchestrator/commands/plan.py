@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mir.errors import ConfigError
 from orchestrator.commands.options import AsJson, print_json
 from orchestrator.commands.preflight import check_job, this_machine
 from orchestrator.commands.run import Recipe, Settings, Trials, read_recipe
 
 if TYPE_CHECKING:
-    from jobs.events import Event
-    from jobs.spec import JobSpec
     from orchestrator.calibration import Estimate
     from orchestrator.ports import Capacity
     from orchestrator.views.plan import Where
@@ -65,18 +63,23 @@ def _cluster(address: str) -> Where:
         return Where(f"the cluster at {address}", executor.capacity(), executor.free())
 
 
-def _calibrated(spec: SweepSpec, machine: Capacity) -> Estimate:
-    """The estimate from a shortened base job, run in a folder that is thrown away."""
-    from jobs.launch import run_local
+def _calibrated(spec: SweepSpec, cluster: Capacity) -> Estimate:
+    """The estimate from shortened base jobs here, run in a folder that is thrown away."""
+    from contextlib import closing
+
     from orchestrator.calibration import calibrate, estimate
+    from orchestrator.executors.ray_executor import RayExecutor
     from orchestrator.placement import job_slots
     from sweeps.space import space_of
 
     largest = spec.resources.of(max(space_of(spec).sizes()))
-    device = "cuda" if spec.resources.gpus_per_worker else "cpu"
+    beside = job_slots(this_machine(), largest)
+    if beside == 0:
+        raise ConfigError(
+            f"--calibrate: a job takes {largest.workers} x {largest.cpus_per_worker:g} CPUs and "
+            f"{largest.gpus_per_worker:g} GPUs, which this machine has not: run it on one that does"
+        )
     with tempfile.TemporaryDirectory(prefix="mirsweep-calibrate-") as folder:
-
-        def run(job: JobSpec, hear: Callable[[Event], None]) -> Event:
-            return run_local(job, spec.resources.workers, Path(folder), hear, device=device)
-
-        return estimate(spec, calibrate(spec.base, run), job_slots(machine, largest))
+        with closing(RayExecutor()) as executor:
+            found = calibrate(spec.base, executor, largest, beside, Path(folder))
+        return estimate(spec, found, job_slots(cluster, largest))

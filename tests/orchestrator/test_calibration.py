@@ -1,11 +1,18 @@
 """Calibration: a few steps of the base job, and what they mean for the whole sweep."""
 
+from contextlib import closing
+from pathlib import Path
+
 import pytest
 from small_world import make_sweep, score
+from typer.testing import CliRunner
 
+import sweeps
 from jobs.events import Failed, Finished, Started, Step
 from mir.errors import MirsweepError
 from orchestrator.calibration import STEPS, Calibration, calibrate, estimate, short
+from orchestrator.cli import app
+from orchestrator.executors.inline import InlineExecutor
 from sweeps.spec import ResourceSpec
 
 
@@ -15,20 +22,34 @@ def step(samples, pace):
     )
 
 
-def pretended(job, hear):
+def pretended(job, place):
+    """The second job is slower, as where both share a memory."""
     assert job.optim.samples == job.score.every_samples == STEPS * job.optim.global_batch
-    hear(Started(ranks=1, device="cpu", trainable={}))
-    hear(score(0, 3.0).model_copy(update={"seconds": 1.0}))
-    for n, pace in enumerate((2.0, 10.0, 10.0, 12.0)):
-        hear(step(8 * n, pace))
-    hear(score(64, 2.0).model_copy(update={"seconds": 3.0}))
-    return Finished(samples=64, seconds=1.0)
+    slower = 1.0 + int(place.folder.name)
+    yield Started(ranks=1, device="cpu", trainable={})
+    yield score(0, 3.0).model_copy(update={"seconds": 1.0 * slower})
+    for n, pace in enumerate((2.0, 12.0, 12.0, 14.0)):
+        yield step(8 * n, pace / slower)
+    yield score(64, 2.0).model_copy(update={"seconds": 3.0 * slower})
+    yield Finished(samples=64, seconds=1.0)
 
 
-def test_the_first_step_pays_for_what_is_made_once():
+def calibrated(runner, folder, beside=1, **settings):
+    executor = InlineExecutor(runner, slots=beside, nodes=((float(beside), 0.0),))
+    with closing(executor):
+        return calibrate(make_sweep().base, executor, ResourceSpec(), beside, folder, **settings)
+
+
+def test_the_first_step_pays_for_what_is_made_once(tmp_path):
     times = iter([100.0, 105.0])
-    found = calibrate(make_sweep().base, pretended, clock=lambda: next(times))
-    assert found == Calibration(start=5.0, sample=0.1, score=2.0)
+    found = calibrated(pretended, tmp_path, clock=lambda: next(times))
+    assert found == Calibration(start=5.0, sample=1 / 12, score=2.0)
+
+
+def test_jobs_that_will_run_side_by_side_are_measured_side_by_side(tmp_path):
+    times = iter([100.0, 105.0, 107.0])
+    found = calibrated(pretended, tmp_path, beside=2, clock=lambda: next(times))
+    assert found == Calibration(start=7.0, sample=1 / 9, score=3.0)
 
 
 def test_a_full_trial_has_all_its_samples_and_scores():
@@ -58,7 +79,18 @@ def test_where_the_search_chooses_the_ranks_the_most_are_reckoned_with():
     assert (whole.hours, whole.seconds) == (20, 5 * 3600)
 
 
-def test_a_job_that_fails_says_why():
-    lost = Failed(kind="bad-data", reason="no such picture")
+def test_a_job_that_fails_says_why(tmp_path):
+    def lost(_job, _place):
+        yield Failed(kind="bad-data", reason="no such picture")
+
     with pytest.raises(MirsweepError, match="no such picture"):
-        calibrate(make_sweep().base, lambda _job, _hear: lost)
+        calibrated(lost, tmp_path)
+
+
+def test_a_machine_that_cannot_hold_the_job_is_named_as_the_reason():
+    recipe = str(Path(sweeps.__file__).parent / "recipes" / "quickstart.yaml")
+    large = ["--set", "resources.workers=64", "--set", "base.optim.global_batch=64"]
+    done = CliRunner().invoke(app, ["plan", recipe, "--calibrate", *large])
+    assert done.exit_code == 2, done.output
+    assert "--calibrate: a job takes 64 x 1 CPUs" in done.stderr, done.stderr
+    assert done.stderr.count("\n") == 1
