@@ -125,7 +125,7 @@ def _others(end: Sequence[Correlation], better: Sequence[tuple[str, bool]]) -> s
         if other != name and by_name[other].spearman == one
     ]  # fmt: skip
     names = " and ".join([name, *same])
-    tail = "" if surely else ", though not beyond chance"
+    tail = "" if surely else ", by no more than chance may give"
     verb = "predict" if same else "predicts"
     return f"; {names} {verb} better ({_range(one)}){tail}"
 

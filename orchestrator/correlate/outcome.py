@@ -67,8 +67,9 @@ class Outcome:
         parts = [self.finding.sentence]
         if self.counted_finding is not None:
             count = sum(point.counted for point in self.points)
-            parts.append(f"Among the {count} trials whose scores count: ")
-            parts[-1] += self.counted_finding.sentence
+            said = self.counted_finding.sentence
+            lower = said if said.startswith("MIR") else said[0].lower() + said[1:]
+            parts.append(f"Among the {count} trials whose scores count: {lower}")
         return " ".join([*parts, self.caution] if self.caution else parts)
 
     @property

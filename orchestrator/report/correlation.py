@@ -79,9 +79,11 @@ def within_lines(outcome: Outcome) -> list[str]:
 
 def write_page(outcome: Outcome, folder: Path) -> Path:
     """Write the page with its two figures and tables; it fetches nothing."""
+    verdict, _, figures = outcome.sentence.partition(": ")
     parts = [
         f'<header><p class="eyebrow">{escape(outcome.study)} · {len(outcome.points)} trials, '
-        f"{escape(outcome.measure)}</p><h1>{escape(outcome.sentence)}</h1></header>",
+        f"{escape(outcome.measure)}</p><h1>{escape(verdict)}</h1>"
+        f"<p>{escape(figures[:1].upper() + figures[1:])}</p></header>",
         section(
             "MIR before, downstream score after",
             note(
@@ -94,11 +96,6 @@ def write_page(outcome: Outcome, folder: Path) -> Path:
     if len({one.fraction for one in outcome.found}) > 1:
         text = "Rank correlation with the downstream score by when it was read; +1 is perfect."
         parts.append(section("From when on", note(text), figure(course(outcome))))
-    every = rows(outcome.found, only_last=False)
-    parts.append(section("All correlations", _html_table(HEADS, every)))
-    if outcome.counted:
-        counted = rows(outcome.counted, only_last=True)
-        parts.append(section("Among trials whose scores count", _html_table(HEADS, counted)))
     if outcome.within:
         text = (
             "At the end of training, among trials that share one choice. Where a reading ranks "
@@ -111,6 +108,11 @@ def write_page(outcome: Outcome, folder: Path) -> Path:
         ]
         table_ = _html_table(("choice", *HEADS[1:]), body)
         parts.append(section("Within one choice", note(text), table_))
+    every = rows(outcome.found, only_last=False)
+    parts.append(section("All correlations", _html_table(HEADS, every)))
+    if outcome.counted:
+        counted = rows(outcome.counted, only_last=True)
+        parts.append(section("Among trials whose scores count", _html_table(HEADS, counted)))
     parts.append(section("The trials", _html_table(*_trials(outcome))))
     path = folder / PAGE
     half = folder / f".{PAGE}.part"
