@@ -51,8 +51,9 @@ from ray.util.placement_group import (
 )
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-JOBS_A_PROCESS = 4
-"""How many jobs one process may serve: each leaves some memory behind (measured: 60 to 120 MB)."""
+LEFT_BEHIND = 384 * 2**20
+"""Bytes by which a process may have grown since its first job: real jobs leave 60 to 120 MB behind
+each, so it serves about five of them, and any number of those that leave nothing."""
 _POLL_S = 0.25
 _LAST_WORDS_S = 2.0
 """After one rank failed, how long the others may take to say what they know."""
@@ -66,14 +67,15 @@ ran out: whoever took that memory, a smaller micro-batch would be the wrong answ
 class _Gang:
     """Actors in rank order and the placement group that holds their resources.
 
-    spare_since: when its last job left, while it waits for the next. jobs: how many it has run.
+    spare_since: when its last job left, while it waits for the next.
+    size: bytes of the first rank's process after its first job, 0 before.
     """
 
     resources: ResourceSpec
     group: Any
     ranks: list[Any] = field(default_factory=list)
     spare_since: float = 0.0
-    jobs: int = 0
+    size: int = 0
 
     def free(self) -> None:
         """Kill the processes and give the resources back."""
@@ -190,7 +192,12 @@ class RayExecutor:
         resources = gang.resources
         if resources.workers > 1 or resources.gpus_per_worker or not self._spare_s:
             return False
-        if gang.jobs >= JOBS_A_PROCESS:
+        try:
+            size = ray.get(gang.ranks[0].size.remote(), timeout=_LAST_WORDS_S)
+        except (RayError, TimeoutError):
+            return False
+        gang.size = gang.size or size
+        if size > gang.size + LEFT_BEHIND:
             return False
         gang.spare_since = time.monotonic()
         with self._spare_lock:
@@ -319,7 +326,6 @@ def _begin(
         rank.follow.remote(runner, spec, place)
         for rank, place in zip(gang.ranks[1:], places[1:], strict=True)
     ]
-    gang.jobs += 1
     job.running = True
     return lead, others
 

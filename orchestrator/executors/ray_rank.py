@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
 import signal
 import socket
 import sys
@@ -84,6 +85,11 @@ class Rank:
             probe.bind(("", 0))
             port: int = probe.getsockname()[1]
         return port
+
+    def size(self) -> int:
+        """Bytes of memory that this process has occupied at most."""
+        unit = 1 if sys.platform == "darwin" else 1024
+        return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     def stop(self, job: str, reason: str) -> None:
         """Ask the job to leave at its next step boundary."""

@@ -69,6 +69,16 @@ def second_rank_fails(spec, place):
         time.sleep(0.01)
 
 
+def hoarding(spec, place):
+    """A job that leaves 400 MiB behind."""
+    import builtins
+
+    yield Started(ranks=1, device="cpu", trainable={"pid": os.getpid()})
+    kept = builtins.__dict__.setdefault("hoarded", [])
+    kept.append(bytearray(os.urandom(1)) * (400 * 2**20))
+    yield Finished(samples=1, seconds=0.0)
+
+
 def on_a_full_disk(spec, place):
     """A job whose first score finds no space: /dev/full says so to whoever writes to it."""
     for event in FakeJobs()(spec, place):
@@ -78,7 +88,7 @@ def on_a_full_disk(spec, place):
             (place.folder / "scores.jsonl").symlink_to("/dev/full")
 
 
-JOBS = (slow, deaf, quick, raising, silent, second_rank_fails, on_a_full_disk)
+JOBS = (slow, deaf, quick, raising, silent, second_rank_fails, hoarding, on_a_full_disk)
 RUNNERS = {f.__name__: f for f in JOBS}
 
 
@@ -332,6 +342,21 @@ def test_a_process_serves_the_next_small_job_and_then_ends(local_ray, tmp_path):
     executor.wait(0.0)
     assert_gone(processes)
     assert_free()
+
+
+@pytest.mark.ray
+def test_a_process_that_jobs_have_left_much_memory_in_serves_no_other(local_ray, tmp_path):
+    executor = under_ray("hoarding", spare_s=30.0)
+    processes = []
+    for trial in range(3):
+        executor.start(launch(tmp_path, trial))
+        started = collect(executor, lambda event: isinstance(event, Started))[-1].event
+        processes.append(started.trainable["pid"])
+        collect(executor, terminal)
+    executor.close()
+    # The first job's memory is what a process needs; the second's has come on top.
+    assert processes[0] == processes[1] != processes[2]
+    assert_gone(processes)
 
 
 @pytest.mark.ray
