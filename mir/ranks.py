@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar, cast
@@ -52,9 +52,9 @@ class _Header:
     dtype: torch.dtype
 
     @property
-    def bytes(self) -> int:
-        """Bytes that the layer's tokens take on the wire."""
-        return (self.vision + self.text) * self.size * self.dtype.itemsize
+    def lengths(self) -> tuple[int, int]:
+        """Numbers of vision and text tokens."""
+        return self.vision, self.text
 
 
 def world(group: dist.ProcessGroup | None = None) -> tuple[int, int]:
@@ -220,50 +220,54 @@ class _Shards:
     def _swap(self, taken: list[Layer], everyone: list[list[_Header]]) -> Layer | None:
         """Send the r-th layer to rank r, receive this rank's layer of every rank.
 
-        Empties `taken`, so that a layer is not held as taken, as sent and as received at once.
+        Tokens arrive where they belong: copies on the way cost more than the wire. Empties `taken`,
+        so that nothing is held for longer than it takes to be sent.
         """
         rank, ranks = world(self._group)
-        here, dtype = taken[0][0].device, taken[0][0].dtype
+        here = taken[0][0].device
         if ranks == 1:
             vision_ND, text_ND = taken.pop()
-            return self._joined([vision_ND], 0, here), self._joined([text_ND], 1, here)
+            return self._ordered(vision_ND, 0), self._ordered(text_ND, 1)
         wire = _wire_device(self._group)
-        sent_bytes = [header.bytes for header in everyone[rank]]
-        sent_bytes += [0] * (ranks - len(taken))
-        sent = torch.cat([_as_bytes(tokens_ND.to(wire)) for layer in taken for tokens_ND in layer])
+        wholes: list[Tensor] = []
+        operations: list[dist.P2POp] = []
+        for modality, own_ND in enumerate(taken[rank] if rank < len(taken) else ()):
+            lengths = [headers[rank].lengths[modality] for headers in everyone]
+            wholes.append(own_ND.new_empty(sum(lengths), own_ND.shape[1], device=wire))
+            for peer, part_ND in enumerate(wholes[-1].split(lengths)):
+                if peer == rank:
+                    part_ND.copy_(own_ND)
+                else:
+                    operations += self._operation(dist.irecv, part_ND, peer, modality)
+        for peer, layer in enumerate(taken):
+            for modality, tokens_ND in enumerate(layer if peer != rank else ()):
+                operations += self._operation(dist.isend, tokens_ND.to(wire), peer, modality)
         taken.clear()
-        mine = [headers[rank] for headers in everyone if rank < len(headers)]
-        got_bytes = [header.bytes for header in mine] or [0] * ranks
-        received = torch.empty(sum(got_bytes), dtype=torch.uint8, device=wire)
         with _everyone_there():
-            dist.all_to_all_single(received, sent, got_bytes, sent_bytes, group=self._group)
-        del sent
-        if not mine:
+            for work in dist.batch_isend_irecv(operations) if operations else ():
+                work.wait()
+        if not wholes:
             return None
-        parts = [
-            part.view(dtype).view(-1, header.size).split([header.vision, header.text])
-            for header, part in zip(mine, received.split(got_bytes), strict=True)
-        ]
         device = wire if wire.type == "cuda" else here
-        return (
-            self._joined([vision_ND for vision_ND, _ in parts], 0, device),
-            self._joined([text_ND for _, text_ND in parts], 1, device),
-        )
+        vision_ND, text_ND = (self._ordered(whole, n).to(device) for n, whole in enumerate(wholes))
+        return vision_ND, text_ND
 
-    def _joined(self, parts: Sequence[Tensor], modality: int, device: torch.device) -> Tensor:
-        """The ranks' tokens in the order of their pairs."""
+    def _operation(
+        self, what: Callable[..., object], tokens_ND: Tensor, peer: int, modality: int
+    ) -> Iterator[dist.P2POp]:
+        """One transfer, of bytes because not every backend knows every type; none of no tokens."""
+        if len(tokens_ND):
+            data = tokens_ND.contiguous().view(torch.uint8)
+            yield dist.P2POp(what, data, group=self._group, group_peer=peer, tag=modality)
+
+    def _ordered(self, tokens_ND: Tensor, modality: int) -> Tensor:
+        """All ranks' tokens, which came in the order of ranks, in the order of their pairs."""
         places_N = self._places[modality]
         if places_N is None:
-            return (parts[0] if len(parts) == 1 else torch.cat(list(parts))).to(device)
-        whole_ND = parts[0].new_empty(len(places_N), parts[0].shape[1], device=device)
-        lengths = [len(part) for part in parts]
-        for part, rows in zip(parts, places_N.split(lengths), strict=True):
-            whole_ND[rows.to(device)] = part.to(device)
+            return tokens_ND
+        whole_ND = torch.empty_like(tokens_ND)
+        whole_ND[places_N.to(tokens_ND.device)] = tokens_ND
         return whole_ND
-
-
-def _as_bytes(tokens_ND: Tensor) -> Tensor:
-    return tokens_ND.contiguous().view(torch.uint8).flatten()
 
 
 def _sorted(pairs_N: Tensor) -> tuple[Tensor, Tensor | None]:

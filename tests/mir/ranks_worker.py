@@ -66,7 +66,9 @@ def run(rank: int, ranks: int, folder: str) -> None:
         for name, share in shares(ranks).items():
             found[f"{variant} {name}"] = _score(variant, share[rank]).to_json()
     found["bfloat16"] = _score("exact", shares(ranks)["strided"][rank], torch.bfloat16).to_json()
-    found["finished layers"], found["received"] = _watched(shares(ranks)["strided"][rank])
+    mine = shares(ranks)["strided"][rank]
+    found["finished layers"], found["received"] = _watched(mine)
+    found["own"] = sum(tokens_ND.nbytes for tokens_ND in shard(*features(), mine)[0][0])
     for name, scenario in FAILURES.items():
         found[name] = _error_of(scenario, rank, ranks)
     found["after the failures"] = _score("exact", shares(ranks)["strided"][rank]).to_json()
@@ -81,23 +83,23 @@ def _score(variant, mine, dtype=torch.float32):
 
 
 def _watched(mine):
-    """Which layers this rank finished, and the bytes of each exchange that reached it."""
+    """Which layers this rank finished, and the bytes that reached it in each exchange."""
     finished, received = [], []
-    score, swap = mir.ranks.score_layer, dist.all_to_all_single
+    score, swap = mir.ranks.score_layer, dist.batch_isend_irecv
 
     def scored(*args, layer, **more):
         finished.append(layer)
         return score(*args, layer=layer, **more)
 
-    def swapped(output, *args, **more):
-        received.append(output.numel())
-        return swap(output, *args, **more)
+    def swapped(operations):
+        received.append(sum(one.tensor.nbytes for one in operations if one.op is dist.irecv))
+        return swap(operations)
 
-    mir.ranks.score_layer, dist.all_to_all_single = scored, swapped
+    mir.ranks.score_layer, dist.batch_isend_irecv = scored, swapped
     try:
         _score("exact", mine)
     finally:
-        mir.ranks.score_layer, dist.all_to_all_single = score, swap
+        mir.ranks.score_layer, dist.batch_isend_irecv = score, swap
     return finished, received
 
 
