@@ -172,10 +172,10 @@ class _Shards:
         self._group = group
         self._lengths = (len(pairs[0]), len(pairs[1]))
         everyone = agree((pairs[0].cpu(), pairs[1].cpu()), None, group)
-        vision_N, vision_places = _sorted(torch.cat([vision for vision, _ in everyone]))
-        text_N, text_places = _sorted(torch.cat([text for _, text in everyone]))
+        vision_N, of_vision = _sorted(torch.cat([vision for vision, _ in everyone]))
+        text_N, of_text = _sorted(torch.cat([text for _, text in everyone]))
         self._pairs = vision_N, text_N
-        self._places = vision_places, text_places
+        self._orders = of_vision, of_text
         highest = max(int(pairs_N[-1]) + 1 if len(pairs_N) else 0 for pairs_N in self._pairs)
         self._count = max(highest, count or 0)
 
@@ -218,17 +218,23 @@ class _Shards:
         return _Header(len(vision_ND), len(text_ND), vision_ND.shape[1], vision_ND.dtype)
 
     def _swap(self, taken: list[Layer], everyone: list[list[_Header]]) -> Layer | None:
-        """Send the r-th layer to rank r, receive this rank's layer of every rank.
+        """Send the r-th layer to rank r, receive this rank's layer of every rank, put it in order.
 
-        Tokens arrive where they belong: copies on the way cost more than the wire. Empties `taken`,
-        so that nothing is held for longer than it takes to be sent.
+        Empties `taken`, so that nothing is held for longer than it takes to be sent.
         """
-        rank, ranks = world(self._group)
         here = taken[0][0].device
-        if ranks == 1:
-            vision_ND, text_ND = taken.pop()
-            return self._ordered(vision_ND, 0), self._ordered(text_ND, 1)
+        if world(self._group)[1] == 1:
+            return self._ordered(list(taken.pop()), here)
+        received = self._received(taken, everyone)
         wire = _wire_device(self._group)
+        return self._ordered(received, wire if wire.type == "cuda" else here) if received else None
+
+    def _received(self, taken: list[Layer], everyone: list[list[_Header]]) -> list[Tensor]:
+        """All ranks' vision and text tokens of this rank's layer, in the order of ranks.
+
+        Each part arrives in its place of the whole: to join them costs more than the wire.
+        """
+        rank, wire = world(self._group)[0], _wire_device(self._group)
         wholes: list[Tensor] = []
         operations: list[dist.P2POp] = []
         for modality, own_ND in enumerate(taken[rank] if rank < len(taken) else ()):
@@ -246,11 +252,7 @@ class _Shards:
         with _everyone_there():
             for work in dist.batch_isend_irecv(operations) if operations else ():
                 work.wait()
-        if not wholes:
-            return None
-        device = wire if wire.type == "cuda" else here
-        vision_ND, text_ND = (self._ordered(whole, n).to(device) for n, whole in enumerate(wholes))
-        return vision_ND, text_ND
+        return wholes
 
     def _operation(
         self, what: Callable[..., object], tokens_ND: Tensor, peer: int, modality: int
@@ -260,22 +262,22 @@ class _Shards:
             data = tokens_ND.contiguous().view(torch.uint8)
             yield dist.P2POp(what, data, group=self._group, group_peer=peer, tag=modality)
 
-    def _ordered(self, tokens_ND: Tensor, modality: int) -> Tensor:
-        """All ranks' tokens, which came in the order of ranks, in the order of their pairs."""
-        places_N = self._places[modality]
-        if places_N is None:
-            return tokens_ND
-        whole_ND = torch.empty_like(tokens_ND)
-        whole_ND[places_N.to(tokens_ND.device)] = tokens_ND
-        return whole_ND
+    def _ordered(self, layer: list[Tensor], device: torch.device) -> Layer:
+        """A layer in the order of pairs. Empties the list: only one modality is held twice."""
+        vision_ND, text_ND = (
+            (part_ND if order_N is None else part_ND[order_N.to(part_ND.device)]).to(device)
+            for order_N in self._orders
+            for part_ND in [layer.pop(0)]
+        )
+        return vision_ND, text_ND
 
 
 def _sorted(pairs_N: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Pair numbers in order, and each token's place among them (None: they are in order)."""
+    """Pair numbers in order, and which token comes where (None: they are in order)."""
     if bool((pairs_N[1:] >= pairs_N[:-1]).all()):
         return pairs_N, None
     order_N = pairs_N.argsort(stable=True)
-    return pairs_N[order_N], order_N.argsort()
+    return pairs_N[order_N], order_N
 
 
 def _require_alike(everyone: list[list[_Header]]) -> None:

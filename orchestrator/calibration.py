@@ -16,7 +16,7 @@ from jobs.events import TERMINAL, Failed, Scored, Started, Step, Stopped
 from jobs.spec import JobSpec
 from mir.errors import ClusterError, MirsweepError
 from orchestrator.budget import devices, unit
-from orchestrator.ports import Executor, JobEvent, Launch
+from orchestrator.ports import Executor, JobEvent, Launch, Waiting
 from orchestrator.views.text import duration, number
 from sweeps.space import space_of
 from sweeps.spec import ResourceSpec, SweepSpec
@@ -81,8 +81,11 @@ def calibrate(
     folder: Path,
     clock: Callable[[], float] = time.monotonic,
 ) -> Calibration:
-    """Run the shortened job `beside` times at once, in `folder`. Raises MirsweepError where one
-    fails; the executor is left to the caller."""
+    """Run the shortened job `beside` times at once, in `folder`.
+
+    Raises MirsweepError where one fails, ClusterError where one finds no room beside the others.
+    The executor is left to the caller.
+    """
     began, starts = clock(), []
     paces: list[list[float]] = [[] for _ in range(beside)]
     scores: list[float] = []
@@ -98,6 +101,8 @@ def calibrate(
     while running:
         for said in executor.wait(POLL_S):
             match said.event:
+                case Waiting(reason=reason):
+                    raise ClusterError(f"calibration: a job finds no room here: {reason}")
                 case Started():
                     starts.append(clock() - began)
                 case Step() as step if step.samples_per_second > 0:

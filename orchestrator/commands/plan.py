@@ -69,17 +69,19 @@ def _calibrated(spec: SweepSpec, cluster: Capacity) -> Estimate:
 
     from orchestrator.calibration import calibrate, estimate
     from orchestrator.executors.ray_executor import RayExecutor
-    from orchestrator.placement import job_slots
+    from orchestrator.placement import job_slots, require_fit
     from sweeps.space import space_of
 
     largest = spec.resources.of(max(space_of(spec).sizes()))
-    beside = job_slots(this_machine(), largest)
-    if beside == 0:
-        raise ConfigError(
-            f"--calibrate: a job takes {largest.workers} x {largest.cpus_per_worker:g} CPUs and "
-            f"{largest.gpus_per_worker:g} GPUs, which this machine has not: run it on one that does"
-        )
+    # What this machine is asked for; other resources and several nodes are the cluster's.
+    here = largest.model_copy(update={"custom": {}, "spread": "pack", "autoscale": False})
+    try:
+        require_fit(this_machine(), here)
+    except ConfigError as error:
+        raise ConfigError(f"--calibrate: here, {error}, or leave it out") from error
     with tempfile.TemporaryDirectory(prefix="mirsweep-calibrate-") as folder:
         with closing(RayExecutor()) as executor:
-            found = calibrate(spec.base, executor, largest, beside, Path(folder))
+            require_fit(executor.capacity(), here)
+            beside = min(job_slots(executor.capacity(), here), spec.budget.trials)
+            found = calibrate(spec.base, executor, here, beside, Path(folder))
         return estimate(spec, found, job_slots(cluster, largest))

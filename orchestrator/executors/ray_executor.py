@@ -51,9 +51,9 @@ from ray.util.placement_group import (
 )
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-LEFT_BEHIND = 384 * 2**20
-"""Bytes by which a process may have grown since its first job: real jobs leave 60 to 120 MB behind
-each, so it serves about five of them, and any number of those that leave nothing."""
+GROWTH = 384 * 2**20
+"""Bytes by which a process may have come to occupy more than its first job made it occupy at most:
+real jobs leave 60 to 120 MB behind each, so it serves about five of them that are alike."""
 _POLL_S = 0.25
 _LAST_WORDS_S = 2.0
 """After one rank failed, how long the others may take to say what they know."""
@@ -68,7 +68,7 @@ class _Gang:
     """Actors in rank order and the placement group that holds their resources.
 
     spare_since: when its last job left, while it waits for the next.
-    size: bytes of the first rank's process after its first job, 0 before.
+    size: bytes that its process occupied at most up to the end of its first job, 0 before.
     """
 
     resources: ResourceSpec
@@ -197,7 +197,7 @@ class RayExecutor:
         except (RayError, TimeoutError):
             return False
         gang.size = gang.size or size
-        if size > gang.size + LEFT_BEHIND:
+        if size > gang.size + GROWTH:
             return False
         gang.spare_since = time.monotonic()
         with self._spare_lock:

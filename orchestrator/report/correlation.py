@@ -99,7 +99,8 @@ def write_page(outcome: Outcome, folder: Path) -> Path:
     if outcome.within:
         text = (
             "At the end of training, among trials that share one choice. Where a reading ranks "
-            "them better than it ranks all, the choice moves the reading more than the score."
+            "them better than it ranks all, the choice may move the reading and not the score; "
+            "with few trials it may also be chance."
         )
         body = [
             (f"{one.setting}: {one.choice}", *row[1:])
@@ -128,8 +129,8 @@ def scatter(outcome: Outcome) -> Figure:
         ("does not count", "@bad", "x", [p for p in outcome.points if not p.counted]),
     )
     data = [_cloud(name, colour, symbol, points) for name, colour, symbol, points in groups]
-    lowest, cut = min((p.mir for p in outcome.points), default=0.0), beyond(outcome)
-    reach = {} if cut is None else {"range": [lowest - 0.1 * (cut[0] - lowest), cut[0]]}
+    cut = beyond(outcome)
+    reach = {} if cut is None else {"range": list(cut[0])}
     return {
         "data": [one for one in data if one["x"]],
         "layout": layout(
@@ -151,8 +152,8 @@ def beyond_note(outcome: Outcome) -> str:
     return f"Beyond: {', '.join(f'trial {p.trial} at MIR {p.mir:.2f}' for p in cut[1])}."
 
 
-def beyond(outcome: Outcome) -> tuple[float, list[Point]] | None:
-    """Where to cut the picture on the right, and the trials beyond; None to show all.
+def beyond(outcome: Outcome) -> tuple[tuple[float, float], list[Point]] | None:
+    """From where to where to draw MIR, and the trials beyond; None to draw all.
 
     Of the trials with the highest MIR, at most a quarter, those are cut off without which the
     others fill more than twice as much of the picture.
@@ -161,7 +162,8 @@ def beyond(outcome: Outcome) -> tuple[float, list[Point]] | None:
     for kept in range(len(ranked) - len(ranked) // 4, len(ranked)):
         low, high, gone = ranked[0].mir, ranked[kept - 1].mir, ranked[kept:]
         if high > low and gone[0].mir - low > 2 * (high - low):
-            return high + 0.15 * (high - low), gone
+            margin = 0.12 * (high - low)
+            return (low - margin, high + margin), gone
     return None
 
 

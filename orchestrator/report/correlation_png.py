@@ -54,8 +54,7 @@ def _points(axes: Axes, outcome: Outcome) -> None:
             )  # fmt: skip
     cut = beyond(outcome)
     if cut is not None:
-        lowest = min(point.mir for point in outcome.points)
-        axes.set_xlim(lowest - 0.1 * (cut[0] - lowest), cut[0])
+        axes.set_xlim(cut[0])
     axes.set_xlabel("\n".join(filter(None, ["final MIR, lower is better", beyond_note(outcome)])))
     axes.set_ylabel(outcome.measure)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, fontsize=9)

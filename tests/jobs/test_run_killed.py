@@ -123,7 +123,8 @@ def test_two_ranks_of_which_one_is_killed_end_bit_for_bit_as_if_it_were_not(job,
             left -= isinstance(event, Checkpointed)
             if left == 0:
                 left = -1
-                multiprocessing.active_children()[rank].kill()
+                ranks = sorted(multiprocessing.active_children(), key=lambda one: one.pid)
+                ranks[rank].kill()
 
         last = run_local(two, 2, tmp_path / "parts", kill)
         assert isinstance(last, Failed) and last.kind == "worker-lost", last

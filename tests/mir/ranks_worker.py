@@ -71,6 +71,8 @@ def run(rank: int, ranks: int, folder: str) -> None:
     found["own"] = sum(tokens_ND.nbytes for tokens_ND in shard(*features(), mine)[0][0])
     for name, scenario in FAILURES.items():
         found[name] = _error_of(scenario, rank, ranks)
+    if ranks == 3:
+        found["in a group of two"] = _in_a_group_of_two(rank)
     found["after the failures"] = _score("exact", shares(ranks)["strided"][rank]).to_json()
     dist.destroy_process_group()
     torch.save(found, Path(folder, f"rank-{rank}.pt"))
@@ -80,6 +82,16 @@ def _score(variant, mine, dtype=torch.float32):
     layers, pairs = shard(*features(dtype), mine)
     protocol = Protocol(variant=variant, pairs=PAIRS)
     return score_across_ranks(iter(layers), pairs, variant=variant, protocol=protocol)
+
+
+def _in_a_group_of_two(rank):
+    """Ranks 1 and 2 score alone; their numbers in the group are 0 and 1."""
+    group = dist.new_group([1, 2])
+    if rank == 0:
+        return None
+    layers, pairs = shard(*features(), shares(2)["strided"][rank - 1])
+    protocol = Protocol(variant="exact", pairs=PAIRS)
+    return score_across_ranks(layers, pairs, protocol=protocol, group=group).to_json()
 
 
 def _watched(mine):

@@ -64,6 +64,13 @@ def test_half_precision_tokens_cross_ranks_unchanged(found):
         assert_equal(rank["bfloat16"], reference(dtype=torch.bfloat16), 1e-9)
 
 
+def test_a_group_of_some_ranks_scores_alone(found):
+    if len(found) < 3:
+        pytest.skip("needs a rank that stays out")
+    for rank in (1, 2):
+        assert_equal(found[rank]["in a group of two"], reference(), 1e-9)
+
+
 def test_layers_are_split_and_no_rank_sees_more_than_a_layer_at_once(found):
     ranks = len(found)
     layers, _ = ranks_worker.features()

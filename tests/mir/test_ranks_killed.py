@@ -29,6 +29,15 @@ def run(rank: int, folder: str, where: str, answer) -> None:
                 os._exit(9)
             yield layer
 
+    exchange, calls = dist.batch_isend_irecv, []
+
+    def exchanging(operations):
+        calls.append(operations)
+        if rank == RANKS - 1 and where == f"exchange {len(calls)}":
+            os._exit(9)
+        return exchange(operations)
+
+    dist.batch_isend_irecv = exchanging
     try:
         with all_or_none():
             if where == "forward" and rank == RANKS - 1:
@@ -38,7 +47,7 @@ def run(rank: int, folder: str, where: str, answer) -> None:
         answer.put((rank, type(error).__name__, str(error)))
 
 
-@pytest.mark.parametrize("where", ["forward", "layers"])
+@pytest.mark.parametrize("where", ["forward", "layers", "exchange 1", "exchange 3"])
 def test_a_killed_rank_ends_the_others(where, tmp_path):
     context = multiprocessing.get_context("spawn")
     answer = context.Queue()

@@ -9,10 +9,11 @@ from typer.testing import CliRunner
 
 import sweeps
 from jobs.events import Failed, Finished, Started, Step
-from mir.errors import MirsweepError
+from mir.errors import ClusterError, MirsweepError
 from orchestrator.calibration import STEPS, Calibration, calibrate, estimate, short
 from orchestrator.cli import app
 from orchestrator.executors.inline import InlineExecutor
+from orchestrator.ports import JobEvent, Waiting
 from sweeps.spec import ResourceSpec
 
 
@@ -89,8 +90,17 @@ def test_a_job_that_fails_says_why(tmp_path):
 
 def test_a_machine_that_cannot_hold_the_job_is_named_as_the_reason():
     recipe = str(Path(sweeps.__file__).parent / "recipes" / "quickstart.yaml")
-    large = ["--set", "resources.workers=64", "--set", "base.optim.global_batch=64"]
+    large = ["--set", "resources.workers=100000", "--set", "base.optim.global_batch=100000"]
     done = CliRunner().invoke(app, ["plan", recipe, "--calibrate", *large])
     assert done.exit_code == 2, done.output
-    assert "--calibrate: a job takes 64 x 1 CPUs" in done.stderr, done.stderr
+    assert "error: --calibrate: here, resources: a job needs 100000 workers" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_a_job_that_finds_no_room_is_said_and_not_waited_for(tmp_path):
+    class Crowded(InlineExecutor):
+        def wait(self, timeout_s):
+            return [JobEvent(trial=0, attempt=1, event=Waiting(reason="needs 1 CPUs, 0 free"))]
+
+    with closing(Crowded(pretended)) as executor, pytest.raises(ClusterError, match="0 free"):
+        calibrate(make_sweep().base, executor, ResourceSpec(), 1, tmp_path)
