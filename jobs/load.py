@@ -1,14 +1,23 @@
-"""A checkpoint as a model again, to score it or to look at it."""
+"""A checkpoint as a model again: to go on from it, to score it or to look at it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import nn
 
-from jobs.checkpoint import frozen_parts, open_checkpoint, require_same_frozen
+from jobs.checkpoint import (
+    Checkpoint,
+    frozen_beside,
+    frozen_parts,
+    open_checkpoint,
+    require_same_frozen,
+)
 from jobs.model.build import Built, build_model
+from jobs.model.lora import updates
+from jobs.model.names import MARK, part_of, plain_name
 from jobs.spec import JobSpec
 from mir.errors import DataError
 
@@ -28,8 +37,7 @@ def load_checkpoint(path: Path) -> Loaded:
     parts are not those that it was trained with; ConfigError if these cannot be loaded.
     """
     checkpoint, spec = open_checkpoint(path)
-    built = build_model(spec.model, spec.seed)
-    load_start(built.model, spec)
+    built = build_job(spec)
     require_same_frozen(str(path), checkpoint.frozen, frozen_parts(built.model, spec))
     weights = checkpoint.weights()
     trained = {name for name, p in built.model.named_parameters() if p.requires_grad}
@@ -49,21 +57,51 @@ def load_checkpoint(path: Path) -> Loaded:
     )
 
 
-def load_start(model: nn.Module, spec: JobSpec) -> None:
-    """Put the weights that the job begins with into a model as it was built.
+def build_job(spec: JobSpec, attention: str | None = None) -> Built:
+    """The model that a job begins with, on the CPU in float32: as built, or as its start is.
 
-    A start that itself began from a checkpoint is followed back to the first, because each holds
-    only what it trained. Raises DataError for a start that is no checkpoint or does not fit.
+    attention: see `build_model`. Raises ConfigError for what cannot be built, DataError for a start
+    that is no checkpoint, does not fit, or whose frozen parts are no longer what they were.
     """
-    if spec.start is None:
-        return
-    checkpoint, earlier = open_checkpoint(Path(spec.start))
-    load_start(model, earlier)
-    weights, own = checkpoint.weights(), model.state_dict()
-    odd = sorted(n for n, value in weights.items() if n not in own or own[n].shape != value.shape)
+    chain = _chain(spec)
+    # The first job drew the parts that are made anew; what has not learnt since is still that.
+    built = build_model(spec.model, chain[0][1].seed if chain else spec.seed, attention)
+    for checkpoint, job in chain:
+        _go_on_from(checkpoint, job, built.model)
+    return built
+
+
+def _chain(spec: JobSpec) -> list[tuple[Checkpoint, JobSpec]]:
+    """The checkpoints behind a job, the first first: each holds only what it trained."""
+    chain: list[tuple[Checkpoint, JobSpec]] = []
+    while spec.start is not None:
+        checkpoint, spec = open_checkpoint(Path(spec.start))
+        chain.insert(0, (checkpoint, spec))
+    return chain
+
+
+@torch.no_grad()
+def _go_on_from(checkpoint: Checkpoint, job: JobSpec, model: nn.Module) -> None:
+    """Make the model what that of the earlier `job` was. Its LoRA is folded into the weights, in
+    float64, so that the same comes out wherever it is done."""
+    weights = checkpoint.weights()
+    own = {plain_name(n): value for n, value in model.state_dict().items() if MARK not in n}
+    lora = job.model.learns.lora
+    added = {} if lora is None else updates(weights, lora, model)
+    given = {plain_name(n): value for n, value in weights.items() if MARK not in n}
+    odd = [n for n in added if n not in own]
+    odd += [n for n, value in given.items() if n not in own or own[n].shape != value.shape]
+    whole = {part_of(n) for n in given} - checkpoint.frozen.keys()  # all of these had learnt
+    parameters = {plain_name(n) for n, _ in model.named_parameters() if MARK not in n}
+    odd += [n for n in parameters - given.keys() if part_of(n) in whole]
     if odd:
         raise DataError(
-            f"start: {spec.start}: its {odd[0]} and {len(odd) - 1} more do not fit this model: "
-            "use the model, projector, LoRA and MoCa that the checkpoint was made with"
+            f"start: {checkpoint.path}: {min(odd)} and {len(odd) - 1} more of its weights do not "
+            "fit this model: use the model, projector and MoCa that the checkpoint was made with"
         )
-    model.load_state_dict(weights, strict=False)
+    now = frozen_beside(weights.keys(), model, job)
+    require_same_frozen(f"start: {checkpoint.path}", checkpoint.frozen, now)
+    for name, value in given.items():
+        own[name].copy_(value)
+    for name, update in added.items():
+        own[name].copy_(own[name].double() + update)

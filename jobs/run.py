@@ -36,9 +36,9 @@ from jobs.events import (
 )
 from jobs.failures import failure_of
 from jobs.features.cache import open_features
-from jobs.load import load_start
+from jobs.load import build_job
 from jobs.meter import Meter
-from jobs.model.build import Built, build_model
+from jobs.model.build import Built
 from jobs.place import Place
 from jobs.scoring import Scorer
 from jobs.spec import JobSpec
@@ -80,8 +80,7 @@ class _Run:
         self._began = time.monotonic()
         # Dropout differs by rank; parts that are made anew do not, they have the spec's seed.
         torch.manual_seed(spec.seed * 1_000_003 + place.rank)
-        built = build_model(spec.model, spec.seed, _attention(spec, place))
-        load_start(built.model, spec)
+        built = build_job(spec, _attention(spec, place))
         frozen = frozen_parts(built.model, spec) if place.rank == 0 else {}
         self._features = open_features(spec, built, place)
         if self._features is not None:

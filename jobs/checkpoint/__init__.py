@@ -11,7 +11,12 @@ from jobs.checkpoint.folder import (
     open_checkpoint,
     save,
 )
-from jobs.checkpoint.frozen import FrozenPart, frozen_parts, require_same_frozen
+from jobs.checkpoint.frozen import (
+    FrozenPart,
+    frozen_beside,
+    frozen_parts,
+    require_same_frozen,
+)
 from jobs.checkpoint.policy import Progress
 
 __all__ = [
@@ -22,6 +27,7 @@ __all__ = [
     "Checkpoint",
     "FrozenPart",
     "Progress",
+    "frozen_beside",
     "frozen_parts",
     "identity",
     "newest",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from jobs.model.names import MARK, plain_name, wrapped_name
 from jobs.spec import JobSpec
 from mir.errors import DataError
 
@@ -35,16 +36,33 @@ def frozen_parts(model: nn.Module, spec: JobSpec) -> dict[str, FrozenPart]:
 
     model: as it was built and started from, before an engine splits it over ranks.
     """
-    found = {}
-    for part, module in model.named_children():
-        frozen = [(n, p) for n, p in module.named_parameters() if not p.requires_grad]
-        if frozen:
-            found[part] = FrozenPart(
-                source=_source(part, spec),
-                parameters=sum(p.numel() for _, p in frozen),
-                digest=digest_of(frozen),
-            )
-    return found
+    return _parts(((n, p) for n, p in model.named_parameters() if not p.requires_grad), spec)
+
+
+def frozen_beside(
+    trained: Collection[str], model: nn.Module, spec: JobSpec
+) -> dict[str, FrozenPart]:
+    """What `frozen_parts` gave in the job `spec`, which trained the parameters `trained`, if
+    `model` holds its frozen weights, whatever learns in `model`.
+    """
+    plain = {plain_name(n): p for n, p in model.named_parameters() if MARK not in n}
+    named = {wrapped_name(name, trained): p for name, p in plain.items()}
+    return _parts(((n, p) for n, p in named.items() if n not in trained), spec)
+
+
+def _parts(frozen: Iterable[tuple[str, Tensor]], spec: JobSpec) -> dict[str, FrozenPart]:
+    by_part: dict[str, list[tuple[str, Tensor]]] = {}
+    for name, parameter in frozen:
+        part, _, within = name.partition(".")
+        by_part.setdefault(part, []).append((within, parameter))
+    return {
+        part: FrozenPart(
+            source=_source(part, spec),
+            parameters=sum(p.numel() for _, p in named),
+            digest=digest_of(named),
+        )
+        for part, named in by_part.items()
+    }
 
 
 def require_same_frozen(

@@ -45,7 +45,7 @@ def build_model(spec: ModelSpec, seed: int, attention: str | None = None) -> Bui
         torch.manual_seed(seed)  # loading may draw; the new parts must not depend on it
         projector = make_projector(spec.projector, vision.tower.width, language.width)
         if spec.projector_norm:
-            words = language.model.get_input_embeddings().weight  # type: ignore[operator]
+            words: Any = language.model.get_input_embeddings()  # type: ignore[operator]
             projector = Normalised(projector, words)
         with torch.no_grad():  # one that does not fit the encoder's tokens says so here
             projector(torch.zeros(1, vision.tower.tokens, vision.tower.width))

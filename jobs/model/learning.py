@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from jobs.model.language import decoder_parts
-from jobs.model.lora import MARK, lora_modules
+from jobs.model.lora import lora_modules
 from jobs.model.tower import VisionTower
 from jobs.spec.trainable import TrainableSpec
 from mir.errors import ConfigError
@@ -25,11 +25,6 @@ class Learning:
 
     parameters: frozenset[nn.Parameter]
     modules: tuple[nn.Module, ...]
-
-
-def part_of(name: str) -> str:
-    """The part that a parameter of `Llava` belongs to, by its name: 'vision', 'lora', ..."""
-    return "lora" if MARK in name else name.partition(".")[0]
 
 
 def what_learns(

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from jobs.data.batch import Batch
 from jobs.model.language import decoder_parts
-from jobs.model.learning import Learning, part_of
+from jobs.model.learning import Learning
+from jobs.model.names import part_of
 from mir.moca import Moca
 
 

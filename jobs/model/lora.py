@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from jobs.model.language import decoder_parts
+from jobs.model.names import MARK, plain_name
 from jobs.spec.trainable import LoraSpec
 from mir.errors import ConfigError
 
 FIELD = "model.trainable.lora"
-MARK = ".lora_"  # in the names of LoRA's parameters and of no others
 
 
 def attach_lora(language: nn.Module, spec: LoraSpec, seed: int) -> None:
@@ -45,6 +45,22 @@ def merge_lora(language: nn.Module) -> None:
     for parent, name, layer in list(_lora_layers(language)):
         layer.merge(safe_merge=True)
         setattr(parent, name, layer.get_base_layer())
+
+
+def updates(trained: Mapping[str, Tensor], spec: LoraSpec, model: nn.Module) -> dict[str, Tensor]:
+    """What trained LoRA weights add to the weights of their layers, float64, by the plain name of
+    these and in the layout that they have in `model`, with LoRA of its own or without.
+    """
+    modules = {plain_name(path + ".")[:-1]: module for path, module in model.named_modules()}
+    found = {}
+    for name, down_RI in trained.items():
+        layer, mark, _ = name.partition(f"{MARK}A.")
+        if mark:
+            up_OR = trained[name.replace(f"{MARK}A.", f"{MARK}B.")]
+            update_OI = spec.alpha / spec.rank * (up_OR.double() @ down_RI.double())
+            turned = _transposed(modules.get(layer))
+            found[f"{layer}.weight"] = update_OI.T if turned else update_OI
+    return found
 
 
 def lora_modules(language: nn.Module) -> list[nn.Module]:
@@ -82,7 +98,7 @@ def _targets(language: nn.Module, spec: LoraSpec) -> list[str]:
     return [path for path in linear if path.rpartition(".")[2] in spec.targets]
 
 
-def _transposed(module: nn.Module) -> bool:
+def _transposed(module: nn.Module | None) -> bool:
     """Whether it is GPT-2's linear layer, whose weight is [in, out]."""
     from transformers.pytorch_utils import Conv1D
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F  # noqa: N812 - the usual name
 from torch import Tensor, nn
 
@@ -49,23 +50,31 @@ class Normalised(nn.Module):
     """A projector between two norms: what comes in has unit variance, what goes out text's length.
 
     Features [B, V, F] are layer-normalised without weights; each vision token [B, V, D] is scaled
-    to `length`, the mean norm of the language model's word embeddings. So no learning rate can make
-    vision tokens longer than words: a rate that is too high shows in what the tokens say, not in
-    how loud they are. Sources: a norm before the projector as in InternVL (Chen et al. 2024, arXiv
-    2404.16821), the scale of the word embeddings as in Gemma 3 (Gemma Team 2025, arXiv 2503.19786).
+    to `length`, the mean norm of words as the language model's embedding gives them. So no
+    learning rate can make vision tokens longer than words: a rate that is too high shows in what
+    the tokens say, not in how loud they are. Sources: a norm before the projector as in InternVL
+    (Chen et al. 2024, arXiv 2404.16821), the scale of the word embeddings as in
+    Gemma 3 (Gemma Team 2025, arXiv 2503.19786).
     """
 
     length: Tensor
 
-    def __init__(self, projector: nn.Module, word_embeddings_KD: Tensor) -> None:
+    def __init__(self, projector: nn.Module, words: nn.Embedding) -> None:
         super().__init__()
         self.projector = projector
-        length = word_embeddings_KD.detach().float().norm(dim=-1).mean()
-        self.register_buffer("length", length)
+        self.register_buffer("length", _mean_length(words))
 
     def forward(self, features_BVF: Tensor) -> Tensor:
         vision_BVD = self.projector(F.layer_norm(features_BVF, features_BVF.shape[-1:]))
         return self.length.to(vision_BVD.dtype) * F.normalize(vision_BVD, dim=-1)
+
+
+@torch.no_grad()
+def _mean_length(words: nn.Embedding) -> Tensor:
+    """Mean norm of what the module gives, which for Gemma is more than its weights: asked for some
+    words at a time, as a vocabulary may be gigabytes."""
+    every_K = torch.arange(words.num_embeddings)
+    return torch.cat([words(some_K).float().norm(dim=-1) for some_K in every_K.split(4096)]).mean()
 
 
 PROJECTORS: dict[str, Callable[[int, int], nn.Module]] = {

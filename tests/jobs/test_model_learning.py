@@ -6,9 +6,10 @@ from model_zoo import DECODERS, ENCODERS, batch_for, model_of, moved, spec
 from pydantic import ValidationError
 
 from jobs.model.build import build_model
-from jobs.model.learning import part_of
-from jobs.model.lora import merge_lora
+from jobs.model.lora import merge_lora, updates
+from jobs.model.names import part_of, plain_name
 from jobs.spec import ModelSpec
+from jobs.spec.trainable import LoraSpec
 from mir.errors import ConfigError
 
 LISTED = [name for name in ENCODERS if name not in ("swin", "convnext")]
@@ -89,7 +90,15 @@ def test_lora_starts_as_nothing_learns_alone_and_merges_away(decoder):
     model.eval()
     learnt = model(batch)
     assert not torch.allclose(learnt, plain(batch), atol=1e-4)
+    trained = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+    for other in (plain, model):
+        added = updates(trained, LoraSpec(**LORA), other)
+        weights = {plain_name(n): p for n, p in other.named_parameters()}
+        assert all(update.shape == weights[name].shape for name, update in added.items())
     merge_lora(model.language)
+    merged = model.state_dict()
+    for name, weight in plain.state_dict().items():
+        torch.testing.assert_close(merged[name], weight + added.get(name, 0), check_dtype=False)
     torch.testing.assert_close(model(batch), learnt)
     assert model.language.state_dict().keys() == plain.language.state_dict().keys()
     merge_lora(model.language)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from model_zoo import DECODERS, spec
 
 from jobs.model.build import build_model
 from jobs.model.projectors import Normalised, make_projector
@@ -13,7 +15,8 @@ from jobs.spec import ModelSpec
 
 def normalised(words_KD: torch.Tensor) -> Normalised:
     torch.manual_seed(0)
-    return Normalised(make_projector("mlp2x_gelu", 6, words_KD.shape[1]), words_KD)
+    words = torch.nn.Embedding.from_pretrained(words_KD)
+    return Normalised(make_projector("mlp2x_gelu", 6, words_KD.shape[1]), words)
 
 
 @given(st.floats(1.0, 1e3), st.floats(-5, 5))  # below 1 the norm's own epsilon would show
@@ -43,3 +46,14 @@ def test_the_embedded_model_takes_it_and_only_the_inner_projector_learns():
     words_KD = model.language.get_input_embeddings().weight
     length = model.projector(features_BVF).norm(dim=-1)
     assert torch.allclose(length, words_KD.norm(dim=-1).mean().expand_as(length), rtol=1e-4)
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_vision_tokens_are_as_long_as_words_are_for_the_model(decoder):
+    """Gemma multiplies its embeddings on the way out, and takes vision tokens as they are."""
+    model = build_model(spec(decoder=decoder, projector_norm=True), seed=0).model
+    ids = torch.arange(400)[None]
+    tokens = model.sequence(torch.randn(1, 16, 16), ids, torch.ones_like(ids, dtype=torch.bool))
+    lengths = tokens.embeds.norm(dim=-1)
+    words = lengths[tokens.text_mask].mean()
+    torch.testing.assert_close(lengths[tokens.vision_mask], words.expand(16), rtol=1e-4, atol=0)

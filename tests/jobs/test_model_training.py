@@ -8,8 +8,8 @@ from tiny_job import events_of, make_world, spec_of
 from jobs.events import Finished, Started, Stopped
 from jobs.load import load_checkpoint
 from jobs.model.build import build_model
-from jobs.model.learning import part_of
 from jobs.model.lora import merge_lora
+from jobs.model.names import part_of
 from mir.moca import KINDS
 
 # DeepSpeed's ZeRO stages use it on import.
