@@ -39,6 +39,7 @@ from jobs.features.cache import open_features
 from jobs.load import build_job
 from jobs.meter import Meter
 from jobs.model.build import Built
+from jobs.model.length import require_room
 from jobs.place import Place
 from jobs.scoring import Scorer
 from jobs.spec import JobSpec
@@ -81,6 +82,7 @@ class _Run:
         # Dropout differs by rank; parts that are made anew do not, they have the spec's seed.
         torch.manual_seed(spec.seed * 1_000_003 + place.rank)
         built = build_job(spec, _attention(spec, place))
+        require_room(built.model, spec)
         frozen = frozen_parts(built.model, spec) if place.rank == 0 else {}
         self._features = open_features(spec, built, place)
         if self._features is not None:

@@ -127,6 +127,8 @@ def why_waiting(free: Capacity, resources: ResourceSpec) -> str:
             return f"needs {wanted:g} {_plural(name)} on one node, {most:g} free"
     room, workers = _room(free, resources), resources.workers
     count = "1 worker" if workers == 1 else f"{workers} workers"
+    if room >= workers:
+        return "the cluster has room and has not placed it yet"
     return f"needs {count} of {_each(resources)}{_how(resources)}, room for {room} free"
 
 

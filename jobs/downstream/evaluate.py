@@ -27,6 +27,7 @@ from jobs.load import Loaded, load_checkpoint
 from jobs.place import Place
 from jobs.spec.downstream import EvaluateSpec
 from jobs.versions import versions
+from mir.errors import DataError
 
 Findings = dict[str, list[float]]
 
@@ -105,7 +106,15 @@ def _captions(spec: EvaluateSpec, loaded: Loaded, share: _Share) -> None:
     job = first_job(loaded.spec)
     source = open_source(spec.captions or job.data.validation, "evaluate.captions")
     samples = take(source, spec.caption_count, "evaluate.caption_count", "evaluate.captions")
-    for number, group in enumerate(groups_of(samples, spec.match_choices)):
+    groups = groups_of(samples, spec.match_choices)
+    if not groups:
+        different = len({sample.caption for sample in samples})
+        raise DataError(
+            f"evaluate.captions: {len(samples)} samples have {different} different captions, too "
+            f"few to choose among match_choices {spec.match_choices}: use fewer choices, or name a "
+            "source of other captions"
+        )
+    for number, group in enumerate(groups):
         if not share.mine(number):
             continue
         losses = group_loss(

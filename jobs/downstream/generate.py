@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from jobs.model.length import positions_of
 from jobs.model.llava import Llava, Tokens
 from mir.errors import ConfigError
 
@@ -53,8 +54,8 @@ def join_shots(model: Llava, prompts: Sequence[Sequence[Shot]]) -> Tokens:
 
 def require_room(model: Llava, positions: int, shots: int) -> None:
     """Raise ConfigError where the language model cannot read that far."""
-    most = getattr(model.language.config, "max_position_embeddings", None)
-    if most is not None and positions > int(most):
+    most = positions_of(model)
+    if most is not None and positions > most:
         raise ConfigError(
             f"evaluate.shots: {shots} solved examples need {positions} positions, the language "
             f"model has {most}: use fewer"

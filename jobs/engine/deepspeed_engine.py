@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from jobs.data.batch import Batch
 from jobs.engine.activations import checkpoint_activations
@@ -177,15 +177,16 @@ class Engine:
         optim = self._spec.optim
         rate = self._spec.model.learning_rate
         groups = [
-            {"params": parameters, "full_rate": rate(part, optim.learning_rate)}
-            for part, parameters in self._groups.items()
+            {"params": parameters, "full_rate": rate(part, optim.learning_rate), **decay}
+            for part, together in self._groups.items()
+            for decay, parameters in _decayed(part, together, optim.weight_decay)
         ]
         # Rate 0: DeepSpeed takes an empty step while it sets up, which must not decay weights.
         return torch.optim.AdamW(
             groups,
             lr=0.0,
             betas=(optim.beta1, optim.beta2),
-            weight_decay=optim.weight_decay,
+            weight_decay=0.0,
             fused=self._place.device == "cuda",
         )
 
@@ -193,6 +194,19 @@ class Engine:
         factor = rate_factor(index, self._spec.optim)
         for group in self._deepspeed.basic_optimizer.param_groups:
             group["lr"] = group["full_rate"] * factor
+
+
+def _decayed(
+    part: str, parameters: list[nn.Parameter], decay: float
+) -> Iterator[tuple[dict[str, float], list[nn.Parameter]]]:
+    """A part's parameters by what they decay with: matrices alone do. Norms, biases and MoCa's
+    calibrations, which are 1 where nothing has been learnt, do not."""
+    matrices = [p for p in parameters if decay and part != "moca" and p.ndim > 1]
+    kept = set(matrices)
+    rest = [p for p in parameters if p not in kept]
+    for some, share in ((matrices, decay), (rest, 0.0)):
+        if some:
+            yield {"weight_decay": share}, some
 
 
 def _nothing() -> None:

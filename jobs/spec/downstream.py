@@ -65,7 +65,7 @@ class Evaluation(Frozen):
 
     questions: SourceSpec
     question_count: PositiveInt = 256
-    shots: tuple[Count, ...] = (0,)
+    shots: Annotated[tuple[Count, ...], Field(min_length=1)] = (0,)
     examples: SourceSpec | None = None
     separator: Annotated[str, Field(min_length=1)] = "\n"
     captions: SourceSpec | None = None
@@ -79,6 +79,15 @@ class Evaluation(Frozen):
     def _shots_have_examples(self) -> Evaluation:
         if max(self.shots, default=0) > 0 and self.examples is None:
             raise ValueError("shots above 0 need examples: name a source of solved questions")
+        return self
+
+    @model_validator(mode="after")
+    def _captions_make_groups(self) -> Evaluation:
+        if self.caption_count < self.match_choices:
+            raise ValueError(
+                f"caption_count: {self.caption_count} captions make no group of match_choices "
+                f"{self.match_choices}: take more captions, or fewer choices"
+            )
         return self
 
 

@@ -118,7 +118,8 @@ class ModelSpec(Frozen):
     def learning_rate(self, part: str, default: float) -> float:
         """The full rate of a part that learns; `default` where it has none of its own."""
         own = self.moca.learning_rate if part == "moca" and self.moca else None
-        return own or getattr(self.learns.learning_rates, part, None) or default
+        leader = "projector" if part == "moca" else part
+        return own or getattr(self.learns.learning_rates, leader) or default
 
     @model_validator(mode="after")
     def _something_learns(self) -> ModelSpec:

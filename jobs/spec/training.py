@@ -14,6 +14,7 @@ class OptimSpec(Frozen):
 
     samples: training samples of a full run. global_batch: samples an optimizer step, all ranks.
     warmup_ratio: share of the steps in which the rate rises linearly.
+    weight_decay: of matrices only; biases, norms and MoCa's calibrations do not decay.
     """
 
     learning_rate: PositiveFloat = 1e-3

@@ -105,6 +105,7 @@ class Downstream:
                 spec=self._job(work),
                 resources=self._resources,
                 folder=folder if work.stage == "fine-tune" else folder / "evaluate",
+                shared=self._results.study,
             )
         )
 

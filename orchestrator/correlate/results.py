@@ -28,9 +28,10 @@ class Result(Frozen):
 
 
 class Results:
-    """Reads and writes the results of one recipe."""
+    """Reads and writes the results of one recipe. study: the study's folder."""
 
     def __init__(self, study: Path, recipe: DownstreamSpec) -> None:
+        self.study = study
         text = json.dumps(recipe.model_dump(mode="json"), sort_keys=True)
         self.folder = study / FOLDER / hashlib.sha256(text.encode()).hexdigest()[:12]
         self._recipe = recipe

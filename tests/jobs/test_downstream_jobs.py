@@ -210,20 +210,33 @@ def test_an_evaluation_leaves_when_asked_to(world, tmp_path):
         ({"question_count": 99}, "use 24 or fewer"),
         ({"questions": "captions"}, "is a caption and no question"),
         ({"shots": [20]}, "the language model has 128: use fewer"),
+        ({"captions": "alike"}, "9 samples have 2 different captions, too few"),
     ],
 )
 def test_a_bad_evaluation_fails_with_one_line(world, tmp_path, changes, message):
     if changes.get("questions") == "captions":
         changes = {"questions": world["base"]["data"]["validation"]}
+    if changes.get("captions") == "alike":
+        alike = world["folder"] / "alike.jsonl"
+        lines = [{"image": f"{i}.png", "caption": WORDS[i % 2]} for i in range(9)]
+        alike.write_text("\n".join(map(json.dumps, lines)))
+        changes = {"captions": {"kind": "jsonl", "path": str(alike)}}
     spec = evaluate_of(world, examples=world["questions"], **changes)
     last = list(run_evaluation(spec, Place(folder=tmp_path)))[-1]
-    assert isinstance(last, Failed) and last.kind == "bad-configuration"
+    assert isinstance(last, Failed) and last.kind in ("bad-configuration", "bad-data")
     assert message in last.reason and not last.detail
 
 
 def test_shots_need_examples(world):
     with pytest.raises(ValueError, match="shots above 0 need examples"):
         evaluate_of(world, shots=[1])
+    with pytest.raises(ValueError, match="shots"):
+        evaluate_of(world, shots=[])
+
+
+def test_captions_too_few_for_a_choice_are_refused_at_once(world):
+    with pytest.raises(ValueError, match="caption_count: 2 captions make no group"):
+        evaluate_of(world, caption_count=2)
 
 
 def test_a_groups_losses_are_those_of_one_sample_at_a_time(world):

@@ -57,11 +57,14 @@ def plain(spec):
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     moca = [p for n, p in named if n.startswith("moca")]
     rest = [p for n, p in named if not n.startswith("moca")]
-    adamw = torch.optim.AdamW([{"params": rest}, {"params": moca}], weight_decay=optim.weight_decay)
+    matrices, others = ([p for p in rest if (p.ndim > 1) is wide] for wide in (True, False))
+    groups = [{"params": matrices, "weight_decay": optim.weight_decay}, {"params": others},
+              {"params": moca}]  # fmt: skip
+    adamw = torch.optim.AdamW(groups, weight_decay=0.0)
     losses, norms = [], []
     for step, batch in enumerate(batches_of(spec, built)):
         model.train()
-        rates = (optim.learning_rate, spec.model.moca.learning_rate)
+        rates = (optim.learning_rate, optim.learning_rate, spec.model.moca.learning_rate)
         for group, rate in zip(adamw.param_groups, rates, strict=True):
             group["lr"] = rate * rate_factor(step, optim)
         adamw.zero_grad()

@@ -86,7 +86,7 @@ def test_lora_starts_as_nothing_learns_alone_and_merges_away(decoder):
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if ".lora_B." in name:
-                parameter.normal_(std=0.1)
+                parameter.normal_(std=0.3, generator=torch.Generator().manual_seed(len(name)))
     model.eval()
     learnt = model(batch)
     assert not torch.allclose(learnt, plain(batch), atol=1e-4)
@@ -128,6 +128,9 @@ def test_groups_have_the_rate_of_their_part():
     found = {part: asked.learning_rate(part, 7.0) for part in groups}
     assert found == {**rates, "moca": 0.5}
     assert spec(trainable="everything", moca={}).learning_rate("language", 7.0) == 7.0
+    follows = spec(trainable={"learning_rates": {"projector": 0.2}}, moca={})
+    assert follows.learning_rate("moca", 7.0) == 0.2
+    assert spec(moca={}).learning_rate("moca", 7.0) == 7.0
 
 
 def test_every_learning_parameter_is_in_exactly_one_group():

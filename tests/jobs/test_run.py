@@ -142,6 +142,23 @@ def test_what_the_user_got_wrong_is_one_line(base, tmp_path, changes, kind, word
     assert re.search(words, last.reason), last.reason
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"data": {"max_caption_tokens": 124}},
+            r"max_caption_tokens: 124 .* use 123 or fewer",
+        ),
+        ({"score": {"max_text_tokens": 500}}, r"score.max_text_tokens: 500 .* use 123 or fewer"),
+        ({"model": {"projector": "resampler128"}}, r"128 vision tokens .* gives fewer"),
+    ],
+)
+def test_more_positions_than_the_language_model_has_are_refused(base, tmp_path, changes, words):
+    last = events_of(spec_of(base, **changes), tmp_path)[-1]
+    assert isinstance(last, Failed) and last.kind == "bad-configuration", last
+    assert re.search(words, last.reason)
+
+
 def test_a_folder_with_another_jobs_checkpoint_is_refused(base, tmp_path):
     events_of(spec_of(base, optim={"samples": 8}), tmp_path)
     last = events_of(spec_of(base, optim={"samples": 8, "learning_rate": 1e-3}), tmp_path)[-1]
@@ -164,7 +181,7 @@ def test_an_unexpected_error_carries_its_traceback(base, tmp_path, monkeypatch):
     def broken(*_):
         raise RuntimeError("something odd")
 
-    monkeypatch.setattr("jobs.run.build_model", broken)
+    monkeypatch.setattr("jobs.run.build_job", broken)
     (last,) = events_of(spec_of(base), tmp_path)
     assert (last.kind, last.reason) == ("error", "RuntimeError: something odd")
     assert "in broken" in last.detail

@@ -41,10 +41,12 @@ class FakeJobs:
     failures: dict[int, list[Failed]] = field(default_factory=dict)
     ran: Counter[tuple[int, str]] = field(default_factory=Counter)
     micro: list[int | None] = field(default_factory=list)
+    shared: set[Path | None] = field(default_factory=set)
     running: int = 0
     most: int = 0
 
     def __call__(self, spec: AnyJob, place: Place) -> Iterator[Event]:
+        self.shared.add(place.shared)
         self.running += 1
         self.most = max(self.most, self.running)
         try:

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from jobs.checkpoint import WEIGHTS
 from jobs.events import TERMINAL, Event, Finished, Scored, Started, Step
 from jobs.spec import JobSpec
-from orchestrator.ports import Launch
+from orchestrator.ports import Launch, Placed, Waiting
 from sweeps.spec import ResourceSpec
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -88,8 +88,10 @@ def scores(events: list[Event]) -> list[Scored]:
 @pytest.mark.parametrize("name", ["zero-2", "zero-3"])
 def test_two_ranks_train_every_sample_and_finish(runs, name):
     _, events = runs[name]
-    assert isinstance(events[0], Started), events
-    assert events[0].ranks == 2
+    # A busy machine frees the ranks of the job before a little later.
+    first = next(event for event in events if not isinstance(event, Waiting | Placed))
+    assert isinstance(first, Started), events
+    assert first.ranks == 2
     assert events[-1] == Finished(samples=SAMPLES, seconds=events[-1].seconds)
     assert [score.samples for score in scores(events)] == [0, SAMPLES]
     assert [event for event in events if isinstance(event, Step)][-1].samples == SAMPLES

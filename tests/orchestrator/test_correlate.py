@@ -82,6 +82,7 @@ def test_every_trial_is_finetuned_and_evaluated_once_several_at_a_time(study, vi
     assert all(jobs.ran[one.trial.number, stage] == 1 for one in able
                for stage in ("fine-tune", "evaluate"))  # fmt: skip
     assert jobs.most == 2
+    assert jobs.shared == {study}  # where the features of frozen encoders are
     for one in able:
         kept = results.get(one)
         assert kept is not None

@@ -308,6 +308,7 @@ def test_plan_shows_a_variant_that_is_no_valid_job_with_the_reason():
 
 def test_a_reason_to_wait_names_what_is_short():
     free = Capacity(nodes=((4.0, 1.0), (4.0, 2.0)))
+    assert why_waiting(free, ResourceSpec()) == "the cluster has room and has not placed it yet"
     assert why_waiting(free, ResourceSpec(gpus_per_worker=4)) == "needs 4 GPUs on one node, 2 free"
     packed = ResourceSpec(workers=8, spread="strict-pack")
     assert why_waiting(free, packed) == (
