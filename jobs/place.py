@@ -7,6 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 
+class Dismissal(str):
+    """A reason to leave for good: nobody will go on from there, so nothing is saved."""
+
+    __slots__ = ()
+
+
 def _never() -> str | None:
     return None
 
@@ -20,7 +26,8 @@ class Place:
     threads: CPU threads of this rank.
     shared: folder that all jobs of a study share, None for a job of its own.
     stop_requested: polled at every step boundary on every rank; the first non-None answer of any
-        rank is the reason for which all ranks leave together.
+        rank is the reason for which all ranks leave together, with a checkpoint unless it is a
+        `Dismissal`.
     """
 
     folder: Path

@@ -40,7 +40,7 @@ from jobs.load import build_job
 from jobs.meter import Meter
 from jobs.model.build import Built
 from jobs.model.length import require_room
-from jobs.place import Place
+from jobs.place import Dismissal, Place
 from jobs.scoring import Scorer
 from jobs.spec import JobSpec
 from jobs.versions import versions
@@ -124,7 +124,8 @@ class _Run:
                 yield self._meter.read(self._samples, result, self._loader.wait_fraction())
             if score:
                 yield self._score_or_spare()
-            if save_now or result.stop is not None:
+            leaving = result.stop is not None and not isinstance(result.stop, Dismissal)
+            if save_now or leaving:
                 yield from self._skipped()
                 yield from self._save()
             if result.stop is not None:

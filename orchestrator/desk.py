@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jobs.events import Checkpointed, Event, Scored, Started, Step
+from jobs.place import Dismissal
 from jobs.spec import JobSpec
 from orchestrator.clerk import Clerk, Refused
 from orchestrator.endings import Ending
@@ -166,7 +167,9 @@ class Desk:
         if decision.verdict is Verdict.CONTINUE:
             return
         self.journal.judged(trial.number, decision, samples)
-        if decision.verdict in (Verdict.PRUNE, Verdict.PAUSE):
+        if decision.verdict is Verdict.PRUNE:
+            self.executor.stop(trial.number, Dismissal(decision.reason))
+        elif decision.verdict is Verdict.PAUSE:
             self.executor.stop(trial.number, decision.reason)
 
     def thaw(self, number: int, reason: str, compared_from: int) -> None:

@@ -81,7 +81,10 @@ class Executor(Protocol):
         ...
 
     def stop(self, trial: int, reason: str) -> None:
-        """Ask for a soft stop at the next step boundary; kill after a grace period."""
+        """Ask for a soft stop at the next step boundary; kill after a grace period.
+
+        reason: a `Dismissal` where the job need not save, as its trial has ended for good.
+        """
         ...
 
     def wait(self, timeout_s: float) -> Sequence[JobEvent]:

@@ -12,7 +12,7 @@ from tiny_job import events_of, make_world, spec_of
 
 from jobs.checkpoint import WEIGHTS
 from jobs.events import Checkpointed, Failed, Finished, Scored, Started, Step, Stopped
-from jobs.place import Place
+from jobs.place import Dismissal, Place
 from jobs.run import run_job
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -87,6 +87,18 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(base, tmp_path, s
     assert second[0].resumed_samples == 12
     assert [e.samples for e in second if isinstance(e, Scored)] == [16, 24]
     assert same(weights_of(tmp_path / "whole", 24), weights_of(tmp_path / "parts", 24))
+
+
+def test_a_dismissed_job_leaves_at_once_and_saves_nothing(base, tmp_path):
+    polls = iter(range(100))
+    place = Place(
+        folder=tmp_path, stop_requested=lambda: Dismissal("pruned") if next(polls) == 2 else None
+    )
+    events = list(run_job(spec_of(base), place))
+    assert isinstance(events[-1], Stopped)
+    assert (events[-1].samples, events[-1].reason) == (12, "pruned")
+    assert [e.samples for e in events if isinstance(e, Checkpointed)] == [8]
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["samples-000000000008"]
 
 
 def test_scoring_leaves_training_untouched(base, tmp_path):

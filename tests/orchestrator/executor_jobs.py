@@ -27,8 +27,10 @@ def slow(spec, place):
     (place.folder / f"pid{place.rank}").write_text(str(os.getpid()))
     for n in range(1, 3000):
         yield Step(samples=n, loss=1, learning_rate=1, grad_norm=1, samples_per_second=1)
-        if place.stop_requested():
-            yield Stopped(samples=n, reason=place.stop_requested())
+        reason = place.stop_requested()
+        if reason:
+            (place.folder / "how").write_text(type(reason).__name__)
+            yield Stopped(samples=n, reason=reason)
             return
         time.sleep(0.01)
     yield Finished(samples=3000, seconds=1.0)

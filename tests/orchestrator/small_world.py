@@ -22,7 +22,7 @@ from jobs.events import (
     Step,
     Stopped,
 )
-from jobs.place import Place
+from jobs.place import Dismissal, Place
 from jobs.spec import DataSpec, JobSpec, OptimSpec, ScoreSpec, SourceSpec
 from mir.report import LayerReport, MirReport, Protocol
 from sweeps.spec import BudgetSpec, ResourceSpec, StopSpec, StudySpec, SweepSpec
@@ -193,12 +193,13 @@ class FakeJobs:
     """A runner whose attempts go as scripted: failures[trial] is what each attempt ends with.
 
     A failing attempt fails past the middle. `running` counts the jobs that stand at once,
-    `seen` all samples that were trained by trial.
+    `trained` all samples that were trained by trial, `dismissed` who left without saving.
     """
 
     failures: dict[int, list[Event]] = field(default_factory=dict)
     ran: Counter[int] = field(default_factory=Counter)
     trained: Counter[int] = field(default_factory=Counter)
+    dismissed: set[int] = field(default_factory=set)
     running: int = 0
     most: int = 0
 
@@ -234,8 +235,11 @@ class FakeJobs:
                 return
             reason = place.stop_requested()
             if reason is not None and samples < SAMPLES:
-                checkpoint.write_text(json.dumps(samples))
-                yield Checkpointed(samples=samples, path=str(checkpoint))
+                if isinstance(reason, Dismissal):
+                    self.dismissed.add(number)
+                else:
+                    checkpoint.write_text(json.dumps(samples))
+                    yield Checkpointed(samples=samples, path=str(checkpoint))
                 yield Stopped(samples=samples, reason=reason)
                 return
         yield Finished(samples=SAMPLES, seconds=1.0)

@@ -90,6 +90,7 @@ def test_bad_trials_are_stopped_early_and_say_why(tmp_path):
     view = bench.run()
     pruned = [t for t in view.trials.values() if t.state is TrialState.PRUNED]
     assert pruned
+    assert bench.jobs.dismissed == {trial.number for trial in pruned}  # these save nothing
     for trial in pruned:
         assert trial.samples < SAMPLES
         assert trial.verdict is Verdict.PRUNE

@@ -18,6 +18,7 @@ from executor_jobs import (
 from small_world import SAMPLES
 
 from jobs.events import Failed, Finished, Scored, Started, Step, Stopped
+from jobs.place import Dismissal
 from mir.errors import ClusterError
 from orchestrator.executors.inline import InlineExecutor
 from orchestrator.ports import Capacity
@@ -76,11 +77,12 @@ def test_a_job_leaves_softly_with_the_reason(make, tmp_path):
     executor = make("slow")
     executor.start(launch(tmp_path))
     collect(executor, lambda event: isinstance(event, Step))
-    executor.stop(0, "MIR 3 against 2")
+    executor.stop(0, Dismissal("MIR 3 against 2"))
     executor.stop(0, "said twice")
     last = collect(executor, terminal)[-1].event
     assert isinstance(last, Stopped)
     assert last.reason == "MIR 3 against 2"
+    assert (tmp_path / "0000" / "how").read_text() == "Dismissal"
     executor.stop(0, "too late")
     executor.stop(99, "never started")
     executor.close()
