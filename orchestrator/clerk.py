@@ -6,18 +6,19 @@ takes later, or from the next controller.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
-from mir.errors import ClusterError, ConfigError
+from mir.errors import ClusterError
 from orchestrator.ports import Suggester
 from orchestrator.trackers.background import Background, TryLaterError
-from sweeps.study import Trial
+from sweeps.samplers import ExhaustedError
+from sweeps.study import RefusedError, Trial
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from sweeps.axes import Raw
 
 UNREACHABLE_S = 0.05
 """How long one look for an answer takes while the storage is out of reach."""
@@ -25,15 +26,26 @@ UNREACHABLE_S = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class Refused:
-    """Optuna chose a point that is no valid job, and counts its trial as failed."""
+    """The point was no valid job, and Optuna counts its trial as failed."""
 
     number: int
+    raw: Raw
     reason: str
+
+
+@dataclass(frozen=True)
+class Exhausted:
+    """There is no point left that was not tried."""
+
+    reason: str
+
+
+Answer = Trial | Refused | Exhausted
 
 
 @dataclass(kw_only=True)
 class _Asked:
-    answer: Trial | Refused | None = None
+    answer: Answer | None = None
     done: threading.Event = field(default_factory=threading.Event)
 
 
@@ -55,34 +67,28 @@ class Clerk:
         self._broken: BaseException | None = None
         self._asked: _Asked | None = None
 
-    def ask(self) -> Trial | Refused | None:
-        """The next trial; None if the storage has not answered yet: ask again."""
+    def ask(self, number: int, given: Raw) -> Answer | None:
+        """The trial of this number; None if the storage has not answered yet: ask again.
+
+        given: what is not for Optuna to choose, as it was when this trial was first asked for.
+        """
         if self._asked is None:
             self._asked = asked = _Asked()
-            self._do(lambda: self._answer(asked), asked.done)
+            self._do(lambda: self._answer(asked, number, given), asked.done)
         self._wait(self._asked.done, at_least=UNREACHABLE_S)
         answer = self._asked.answer
         if answer is not None:
             self._asked = None
         return answer
 
-    def _answer(self, asked: _Asked) -> None:
+    def _answer(self, asked: _Asked, number: int, given: Raw) -> None:
         try:
-            asked.answer = self._study.ask()
-        except ConfigError as error:
-            number = max(self._study.states())
-            asked.answer = Refused(number=number, reason=f"bad-configuration: {error}")
-
-    def enqueue(self, point: Mapping[str, Any]) -> None:
-        """Ask for this point next; one outside the space is refused with a warning."""
-
-        def act() -> None:
-            try:
-                self._study.enqueue(point)
-            except ConfigError as error:
-                logger.warning("a point was refused: %s", error)
-
-        self._say(act)
+            asked.answer = self._study.ask(number, given)
+        except RefusedError as error:
+            reason = f"bad-configuration: {error}"
+            asked.answer = Refused(number=error.number, raw=error.raw, reason=reason)
+        except ExhaustedError as error:
+            asked.answer = Exhausted(str(error))
 
     def report(self, number: int, samples: int, value: float, error: float = 0.0) -> None:
         """Note a feasible score of a running trial."""

@@ -42,9 +42,9 @@ class Away(FakeStudy):
         if self.begins <= self.uses < self.begins + self.refusals:
             raise ClusterError("study storage sqlite:///study.db: database is locked")
 
-    def ask(self):
+    def ask(self, *asked):
         self._use()
-        return super().ask()
+        return super().ask(*asked)
 
     def report(self, *told):
         self._use()
@@ -81,8 +81,8 @@ def test_a_storage_that_stays_away_leaves_it_to_the_next_controller(tmp_path, mo
     study.begins = 10**9
     ask = study.ask
 
-    def last():
-        trial = ask()
+    def last(*asked):
+        trial = ask(*asked)
         if trial.number == 5:
             study.begins, study.refusals = 0, 10**9
         return trial
@@ -102,17 +102,17 @@ def test_nobody_waits_longer_for_a_slow_storage_than_was_said():
     release = threading.Event()
 
     class Slow(FakeStudy):
-        def ask(self):
+        def ask(self, *asked):
             release.wait(20.0)
-            return super().ask()
+            return super().ask(*asked)
 
     clerk = Clerk(Slow(SPEC), patience_s=0.01)
     begin = time.monotonic()
-    assert clerk.ask() is None
+    assert clerk.ask(0, {}) is None
     clerk.report(0, 16, 1.0)
     assert time.monotonic() - begin < 10.0
     release.set()
-    while (trial := clerk.ask()) is None:
+    while (trial := clerk.ask(0, {})) is None:
         assert time.monotonic() - begin < 20.0
     assert trial.number == 0
     assert clerk.flush(20.0)
