@@ -6,6 +6,7 @@ takes later, or from the next controller.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from sweeps.axes import Raw
 
 UNREACHABLE_S = 0.05
-"""How long one look for an answer takes while the storage is out of reach."""
+"""How long one look takes for an answer that has been waited for, or out of reach."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,13 +53,15 @@ class _Asked:
 class Clerk:
     """Tells a study, and asks it for trials. One caller.
 
-    patience_s: how long a call waits for the storage before it is done without the caller. With
-        an unlimited patience everything is done when a call returns, so that a deterministic
+    What is told is not waited for: an ask comes after it in the same thread, and nothing else
+    needs it. patience_s: how long a new ask is waited for before it is done without the caller.
+        With an unlimited patience everything is done when a call returns, so that a deterministic
         executor gives the very same sweep each time; a storage that fails is never waited for.
     """
 
     def __init__(self, study: Suggester, patience_s: float) -> None:
         self._study = study
+        self._unlimited = math.isinf(patience_s)
         self._patience_s = min(patience_s, threading.TIMEOUT_MAX)
         self._waiting = 0
         self._lock = threading.Lock()
@@ -72,10 +75,12 @@ class Clerk:
 
         given: what is not for Optuna to choose, as it was when this trial was first asked for.
         """
+        again = self._asked is not None
         if self._asked is None:
             self._asked = asked = _Asked()
             self._do(lambda: self._answer(asked, number, given), asked.done)
-        self._wait(self._asked.done, at_least=UNREACHABLE_S)
+        hurried = again or self._out_of_reach
+        self._wait(self._asked.done, UNREACHABLE_S if hurried else self._patience_s)
         answer = self._asked.answer
         if answer is not None:
             self._asked = None
@@ -127,10 +132,10 @@ class Clerk:
     def _say(self, act: Callable[[], None]) -> None:
         done = threading.Event()
         self._do(act, done)
-        self._wait(done)
+        self._wait(done, self._patience_s if self._unlimited and not self._out_of_reach else 0.0)
 
     def _do(self, act: Callable[[], None], done: threading.Event) -> None:
-        if self._patience_s == threading.TIMEOUT_MAX and not self._waiting:
+        if self._unlimited and not self._waiting:
             # Handing over to a thread and waiting for it would only cost time.
             try:
                 act()
@@ -159,8 +164,8 @@ class Clerk:
             self._waiting -= 1
         done.set()
 
-    def _wait(self, done: threading.Event, at_least: float = 0.0) -> None:
-        done.wait(at_least if self._out_of_reach else self._patience_s)
+    def _wait(self, done: threading.Event, timeout_s: float) -> None:
+        done.wait(timeout_s)
         self._complain()
 
     def _complain(self) -> None:

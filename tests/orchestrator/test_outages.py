@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 from small_world import FakeJobs, FakeStudy, make_sweep
 
+from jobs.events import Stopped
 from mir.errors import ClusterError
 from orchestrator.clerk import Clerk
+from orchestrator.control import Request, post
 from orchestrator.controller import Controller
 from orchestrator.executors.inline import InlineExecutor
 from orchestrator.fold import load_view
@@ -117,6 +119,48 @@ def test_nobody_waits_longer_for_a_slow_storage_than_was_said():
     assert trial.number == 0
     assert clerk.flush(20.0)
     clerk.close()
+
+
+@pytest.mark.parametrize(("stuck", "patience_s"), [("report", 60.0), ("ask", 0.01)])
+def test_a_stop_is_carried_out_while_the_storage_is_stuck(stuck, patience_s, tmp_path, monkeypatch):
+    monkeypatch.setattr("orchestrator.controller.POLL_S", 0.0)
+    folder, order, release = tmp_path / "study", [], threading.Event()
+
+    class Stuck(FakeStudy):
+        def report(self, *told):
+            self._hang("report")
+            super().report(*told)
+
+        def ask(self, number, given):
+            if number > 0:
+                self._hang("ask")
+            return super().ask(number, given)
+
+        def _hang(self, what):
+            if what == stuck and "stuck" not in order:
+                order.append("stuck")
+                post(folder, Request(verb="stop"))
+                release.wait(20.0)
+                order.append("answers")
+
+    class Jobs(FakeJobs):
+        def _events(self, number, spec, place):
+            for event in super()._events(number, spec, place):
+                while getattr(event, "samples", 0) > 16 and stuck == "ask" and "stuck" not in order:
+                    time.sleep(0.001)
+                if isinstance(event, Stopped):
+                    order.append("stopped")
+                    release.set()
+                yield event
+
+    executor = InlineExecutor(Jobs(), slots=2, nodes=((2.0, 0.0),))
+    spec = make_sweep(1 if stuck == "report" else 2)
+    study = Stuck(spec)
+    view = Controller(
+        spec, folder, executor, MemoryTracker(), open_study=lambda *_: study, patience_s=patience_s
+    ).run()
+    assert order == ["stuck", "stopped", "answers"]
+    assert (view.ended, view.trials[0].state) == (None, TrialState.PAUSED)
 
 
 def test_what_is_no_outage_reaches_the_caller():
