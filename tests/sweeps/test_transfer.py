@@ -69,19 +69,24 @@ base:
     sources: {a: {style: detailed}}
     validation: {split: validation}
   optim: {samples: 64}
-space: {optim: {learning_rate: {low: 0.001, high: 0.1}}}
 """
+SPACE = "space: {optim: {learning_rate: {low: 0.001, high: 0.1}%s}}\n"
+BATCHES = ", global_batch: {low: 8, high: 16, integer: true}"
 
 
 @pytest.mark.parametrize(
     ("more", "message"),
     [
         ("study: {start: [{learning_rate: 3.0}]}", r"study\.start\.0: learning_rate: 3 is outside"),
+        (
+            "study: {start: [{learning_rate: 0.01, global_batch: 12}]}\nresources: {workers: 8}",
+            r"study\.start\.0: .*12",
+        ),
         ("study: {sampler: grid}\nbudget: {trials: 5}", "more than the grid's 3 points"),
     ],
 )
 def test_points_that_cannot_be_are_found_beforehand(more, message, tmp_path):
     path = tmp_path / "r.yaml"
-    path.write_text(RECIPE + more)
+    path.write_text(RECIPE + SPACE % (BATCHES if "batch" in more else "") + more)
     with pytest.raises(ConfigError, match=message):
         load_recipe(path)
