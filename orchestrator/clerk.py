@@ -6,47 +6,62 @@ takes later, or from the next controller.
 
 from __future__ import annotations
 
-import logging
+import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
-from mir.errors import ClusterError, ConfigError
+from mir.errors import ClusterError
 from orchestrator.ports import Suggester
 from orchestrator.trackers.background import Background, TryLaterError
-from sweeps.study import Trial
+from sweeps.samplers import ExhaustedError
+from sweeps.study import RefusedError, Trial
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from sweeps.axes import Raw
 
 UNREACHABLE_S = 0.05
-"""How long one look for an answer takes while the storage is out of reach."""
+"""How long one look takes for an answer that has been waited for, or out of reach."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Refused:
-    """Optuna chose a point that is no valid job, and counts its trial as failed."""
+    """The point was no valid job, and Optuna counts its trial as failed."""
 
     number: int
+    raw: Raw
     reason: str
+
+
+@dataclass(frozen=True)
+class Exhausted:
+    """There is no point left that was not tried."""
+
+    reason: str
+
+
+Answer = Trial | Refused | Exhausted
 
 
 @dataclass(kw_only=True)
 class _Asked:
-    answer: Trial | Refused | None = None
+    answer: Answer | None = None
     done: threading.Event = field(default_factory=threading.Event)
 
 
 class Clerk:
     """Tells a study, and asks it for trials. One caller.
 
-    patience_s: how long a call waits for the storage before it is done without the caller. With
-        an unlimited patience everything is done when a call returns, so that a deterministic
+    What is told is not waited for: an ask comes after it in the same thread, and nothing else
+    needs it. patience_s: how long a new ask is waited for before it is done without the caller.
+        With an unlimited patience everything is done when a call returns, so that a deterministic
         executor gives the very same sweep each time; a storage that fails is never waited for.
     """
 
     def __init__(self, study: Suggester, patience_s: float) -> None:
         self._study = study
+        self._unlimited = math.isinf(patience_s)
         self._patience_s = min(patience_s, threading.TIMEOUT_MAX)
         self._waiting = 0
         self._lock = threading.Lock()
@@ -55,34 +70,30 @@ class Clerk:
         self._broken: BaseException | None = None
         self._asked: _Asked | None = None
 
-    def ask(self) -> Trial | Refused | None:
-        """The next trial; None if the storage has not answered yet: ask again."""
+    def ask(self, number: int, given: Raw) -> Answer | None:
+        """The trial of this number; None if the storage has not answered yet: ask again.
+
+        given: what is not for Optuna to choose, as it was when this trial was first asked for.
+        """
+        again = self._asked is not None
         if self._asked is None:
             self._asked = asked = _Asked()
-            self._do(lambda: self._answer(asked), asked.done)
-        self._wait(self._asked.done, at_least=UNREACHABLE_S)
+            self._do(lambda: self._answer(asked, number, given), asked.done)
+        hurried = again or self._out_of_reach
+        self._wait(self._asked.done, UNREACHABLE_S if hurried else self._patience_s)
         answer = self._asked.answer
         if answer is not None:
             self._asked = None
         return answer
 
-    def _answer(self, asked: _Asked) -> None:
+    def _answer(self, asked: _Asked, number: int, given: Raw) -> None:
         try:
-            asked.answer = self._study.ask()
-        except ConfigError as error:
-            number = max(self._study.states())
-            asked.answer = Refused(number=number, reason=f"bad-configuration: {error}")
-
-    def enqueue(self, point: Mapping[str, Any]) -> None:
-        """Ask for this point next; one outside the space is refused with a warning."""
-
-        def act() -> None:
-            try:
-                self._study.enqueue(point)
-            except ConfigError as error:
-                logger.warning("a point was refused: %s", error)
-
-        self._say(act)
+            asked.answer = self._study.ask(number, given)
+        except RefusedError as error:
+            reason = f"bad-configuration: {error}"
+            asked.answer = Refused(number=error.number, raw=error.raw, reason=reason)
+        except ExhaustedError as error:
+            asked.answer = Exhausted(str(error))
 
     def report(self, number: int, samples: int, value: float, error: float = 0.0) -> None:
         """Note a feasible score of a running trial."""
@@ -121,10 +132,10 @@ class Clerk:
     def _say(self, act: Callable[[], None]) -> None:
         done = threading.Event()
         self._do(act, done)
-        self._wait(done)
+        self._wait(done, self._patience_s if self._unlimited and not self._out_of_reach else 0.0)
 
     def _do(self, act: Callable[[], None], done: threading.Event) -> None:
-        if self._patience_s == threading.TIMEOUT_MAX and not self._waiting:
+        if self._unlimited and not self._waiting:
             # Handing over to a thread and waiting for it would only cost time.
             try:
                 act()
@@ -153,8 +164,8 @@ class Clerk:
             self._waiting -= 1
         done.set()
 
-    def _wait(self, done: threading.Event, at_least: float = 0.0) -> None:
-        done.wait(at_least if self._out_of_reach else self._patience_s)
+    def _wait(self, done: threading.Event, timeout_s: float) -> None:
+        done.wait(timeout_s)
         self._complain()
 
     def _complain(self) -> None:

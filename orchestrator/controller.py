@@ -16,7 +16,7 @@ from pathlib import Path
 
 from jobs.events import Failed, FailureKind, Finished, Stopped
 from mir.errors import ClusterError, ConfigError, DataError, MirsweepError
-from orchestrator.budget import spent, trials_left
+from orchestrator.budget import spent
 from orchestrator.control import waiting
 from orchestrator.desk import Desk
 from orchestrator.endings import Ending, LastWord, Leaving, ending
@@ -24,7 +24,7 @@ from orchestrator.frozen import Frozen
 from orchestrator.journal import Journal
 from orchestrator.lease import lease
 from orchestrator.ports import Executor, JobEvent, Suggester, Tracker, Waiting
-from orchestrator.recovery import recover
+from orchestrator.recovery import begin_session, recover
 from orchestrator.remedy import HOPELESS_IN_A_ROW, hopeless
 from orchestrator.room import Room
 from orchestrator.screen import Screen
@@ -138,7 +138,7 @@ class Controller:
                 )
         self._tracker.open_sweep(self._spec, self._folder)
         study = self._open_study(self._spec, self._folder)
-        journal.session(self._spec)
+        begin_session(journal, study, self._spec)
         return Desk(
             spec=journal.view.spec,
             folder=self._folder,
@@ -221,13 +221,13 @@ class Controller:
 
     def _over(self) -> bool:
         """Whether nothing runs and nothing will, but for paused trials that nobody resumes."""
-        if self._active or self._queue or trials_left(self._view):
+        if self._active or self._queue or self._desk.left():
             return False
         return not self._frozen or (self._hold is None and self._room.open())
 
     def _fill(self) -> None:
         """Start jobs while capacity, concurrency and budget allow."""
-        if self._hold is not None or not (self._queue or self._frozen or trials_left(self._view)):
+        if self._hold is not None or not (self._queue or self._frozen or self._desk.left()):
             return
         if not self._has_room() or self._over_quota():
             return
@@ -253,7 +253,7 @@ class Controller:
         """What to run next: the queue, paused trials that have come up, new ones, paused ones."""
         if self._queue:
             return self._desk.trial(self._queue.popleft())
-        new = trials_left(self._view) > 0
+        new = self._desk.left() > 0
         return self._frozen.thaw(idle=not new and self._idle()) or (
             self._desk.ask() if new else None
         )
@@ -359,7 +359,9 @@ class Controller:
     def _close(self) -> SweepView:
         """Say how the sweep stands, see the last data off, and show it all once more."""
         if self._leaving is None or self._leaving.final:
-            self._desk.journal.closed(self._leaving.reason if self._leaving else "")
+            self._desk.journal.closed(
+                self._leaving.reason if self._leaving else self._desk.exhausted
+            )
         if not self._desk.close(FLUSH_S):
             logger.warning(
                 "the study's storage does not answer and lacks the newest trials; "

@@ -6,13 +6,15 @@ controller that dies in between is made good by the next one (`recovery`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from jobs.events import Checkpointed, Event, Scored, Started, Step
 from jobs.place import Dismissal
 from jobs.spec import JobSpec
-from orchestrator.clerk import Clerk, Refused
+from orchestrator.budget import trials_left
+from orchestrator.clerk import Clerk, Exhausted, Refused
 from orchestrator.endings import Ending
 from orchestrator.fold import with_micro_batch
 from orchestrator.journal import Journal
@@ -21,6 +23,7 @@ from orchestrator.ports import Executor, Launch, Placed, Suggester, Tracker
 from orchestrator.projections import report_one, tell
 from orchestrator.remedy import memory_shape
 from orchestrator.state import TrialState, TrialView
+from sweeps.axes import Raw
 from sweeps.decision import Decision, Verdict
 from sweeps.spec import ResourceSpec, SweepSpec
 from sweeps.stopping import Judge
@@ -39,6 +42,7 @@ class Desk:
     """An open sweep.
 
     study: for the recovery alone, which waits for it; `clerk` talks to it while the sweep runs.
+    exhausted: why there are no new trials, though the budget has some left; '' where there are.
     """
 
     spec: SweepSpec
@@ -48,6 +52,7 @@ class Desk:
     executor: Executor
     tracker: Tracker
     patience_s: float
+    exhausted: str = field(init=False, default="")
     clerk: Clerk = field(init=False)
     judge: Judge = field(init=False)
     keeper: Keeper = field(init=False)
@@ -64,24 +69,34 @@ class Desk:
         """The present view of a trial."""
         return self.journal.view.trials[number]
 
+    def left(self) -> int:
+        """How many new trials may be asked for."""
+        return 0 if self.exhausted else trials_left(self.journal.view)
+
+    def enqueue(self, points: Sequence[Raw]) -> None:
+        """Try these points next."""
+        self.journal.queued(points)
+        self.exhausted = ""
+
     def ask(self) -> TrialView | None:
-        """Ask for the next trial; None if Optuna has not answered yet.
+        """Ask for the next trial; None if Optuna has not answered yet, or has nothing left.
 
-        It is FAILED already if Optuna chose a point that is no valid job.
+        It is FAILED already if the point is no valid job.
         """
-        answer = self.clerk.ask()
-        if answer is None:
-            return None
-        if isinstance(answer, Refused):
-            self.refused(answer.number, answer.reason)
-        else:
-            self.journal.asked(answer)
-        return self.trial(answer.number)
-
-    def refused(self, number: int, reason: str) -> None:
-        """A trial that Optuna counts as failed because its point was no valid job."""
-        self.journal.asked(Trial(number, {}, self.spec.base, {}))
-        self.journal.ended(number, TrialState.FAILED, reason)
+        view = self.journal.view
+        answer = self.clerk.ask(view.next_trial, view.queue[0] if view.queue else {})
+        match answer:
+            case None:
+                return None
+            case Exhausted(reason):
+                self.exhausted = reason
+                return None
+            case Refused(number=number, raw=raw, reason=reason):
+                self.journal.asked(Trial(number, raw, self.spec.base, {}))
+                self.journal.ended(number, TrialState.FAILED, reason)
+            case Trial(number=number):
+                self.journal.asked(answer)
+        return self.trial(number)
 
     def launch(self, number: int) -> None:
         """Start the next attempt of a trial."""

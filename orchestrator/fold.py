@@ -4,6 +4,7 @@ The kinds of record, each with the fields of its `data`:
 
 session    spec, pid, host, code_version     a controller begins; the first opens the study
 extended   budget                            people gave the sweep a larger one
+queued     points                            to be tried next, in order; raw parameters as given
 asked      trial, params, raw, job           Optuna suggested a trial
              + workers                       where the search chose its number of ranks
 waits      trial, reason                     a trial has no room to run
@@ -87,10 +88,26 @@ def advance(view: SweepView | None, record: Record) -> SweepView:
         before, after = view.trials.get(number), _next(view.trials.get(number), record)
         view.trials[number] = after
         view = _spent(view, before, after)
+        if record.kind == "asked":
+            view = _begun(view, after)
         if "shape" in record.data:
             lowered = {record.data["shape"]: record.data["micro_batch"]}
             view = replace(view, micro_batches={**view.micro_batches, **lowered})
     return replace(view, updated=record.time)
+
+
+def _queued(view: SweepView, record: Record) -> SweepView:
+    return replace(view, queue=(*(view.queue or ()), *record.data["points"]))
+
+
+def _begun(view: SweepView, trial: TrialView) -> SweepView:
+    """The view without the first point in the queue, if it is the trial's."""
+    number, queue = view.next_trial, view.queue
+    while number in view.trials:
+        number += 1
+    if queue and queue[0].items() <= trial.raw.items():
+        queue = queue[1:]
+    return replace(view, queue=queue, next_trial=number)
 
 
 def _spent(view: SweepView, before: TrialView | None, after: TrialView) -> SweepView:
@@ -322,6 +339,7 @@ def _heard(trial: TrialView, event: Event) -> TrialView:
 
 _SWEEP: dict[str, Callable[[SweepView, Record], SweepView]] = {
     "extended": _extended,
+    "queued": _queued,
     "note": _note,
     "closed": _closed,
 }

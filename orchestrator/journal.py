@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from sweeps.decision import Decision
 from sweeps.spec import BudgetSpec, SweepSpec
 
 if TYPE_CHECKING:
+    from sweeps.axes import Raw
     from sweeps.study import Trial
 
 STEP_SECONDS = 1.0
@@ -80,6 +81,10 @@ class Journal:
     def extended(self, budget: BudgetSpec) -> None:
         """People gave the sweep a larger budget."""
         self._write("extended", {"budget": budget.model_dump(mode="json")})
+
+    def queued(self, points: Sequence[Raw]) -> None:
+        """Points are to be tried next, after those that are queued already."""
+        self._write("queued", {"points": [dict(point) for point in points]})
 
     def asked(self, trial: Trial) -> None:
         """Optuna suggested a trial."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from jobs.events import Event
 from jobs.spec import JobSpec
@@ -16,7 +16,7 @@ from jobs.spec.downstream import AnyJob
 from sweeps.spec import ResourceSpec, SweepSpec
 
 if TYPE_CHECKING:
-    from sweeps.axes import Value
+    from sweeps.axes import Raw, Shown
     from sweeps.study import Trial
 
 
@@ -141,20 +141,20 @@ class Tracker(Protocol):
 class Suggester(Protocol):
     """Chooses trials and hears how they ended: `sweeps.study.Study`, or a twin in tests."""
 
-    def ask(self) -> Trial:
-        """Begin the next trial. Raises ConfigError, telling it as failed, if it is no valid job."""
+    def first(self, begun: int) -> list[Raw]:
+        """The points to try before any that are chosen, without the `begun` first of them."""
         ...
 
-    def enqueue(self, shown: Mapping[str, Any]) -> None:
-        """Ask for this point next. Raises ConfigError if it is outside the space."""
+    def ask(self, number: int, given: Raw) -> Trial:
+        """Begin this trial, or go on where that was interrupted. given: what is not chosen.
+
+        Raises RefusedError, telling it as failed, if it is no valid job, and ExhaustedError,
+        beginning none, if there is nothing left to choose.
+        """
         ...
 
-    def adopt(self, number: int) -> Trial:
-        """Take up a running trial of an earlier process, with the very same parameters."""
-        ...
-
-    def restore(self, number: int, raw: Mapping[str, Value]) -> Trial:
-        """Make a trial again that the study lacks, in order of number."""
+    def restore(self, number: int, raw: Raw, shown: Shown) -> None:
+        """Make a trial of the log again, unless the study has it."""
         ...
 
     def states(self) -> dict[int, str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from jobs.events import Scored, event_from_json
-from mir.errors import ClusterError, ConfigError, MirsweepError
+from mir.errors import ClusterError, MirsweepError
 from orchestrator.eventlog import read_records
 from orchestrator.front import also
 from orchestrator.ports import Suggester, Tracker
@@ -84,6 +84,12 @@ def project_study(view: SweepView, study: Suggester, folder: Path) -> None:
     Raises ClusterError where the study holds something else.
     """
     states = study.states()
+    for number, state in sorted(states.items()):
+        if number not in view.trials and state in ("COMPLETE", "PRUNED"):
+            raise ClusterError(
+                f"{folder}: trial {number} is {state} in Optuna and not in the event log. "
+                "`mirsweep rebuild` makes Optuna's study again from the log"
+            )
     for number, trial in sorted(view.trials.items()):
         found = states.get(number)
         if found in OPTUNA and OPTUNA[found] is trial.state:
@@ -93,28 +99,21 @@ def project_study(view: SweepView, study: Suggester, folder: Path) -> None:
                 f"{folder}: trial {number} is {found} in Optuna but {trial.state} in the "
                 "event log. `mirsweep rebuild` makes Optuna's study again from the log"
             )
-        if found != "RUNNING" and not _make_again(study, trial, folder):
-            continue
-        study.adopt(number)
+        _make_again(study, trial, folder)
         report(study, trial, view.spec.study.objective)
         study.paused(number, paused=trial.frozen)
         tell(study, trial, view.spec)
 
 
-def _make_again(study: Suggester, trial: TrialView, folder: Path) -> bool:
-    """Make a trial that the study lacks; False if it was refused as before."""
+def _make_again(study: Suggester, trial: TrialView, folder: Path) -> None:
     try:
-        study.restore(trial.number, trial.raw)
-    except ConfigError:
-        if trial.raw:
-            raise
-        return False  # no valid job: Optuna counts it as failed again
+        study.restore(trial.number, trial.raw, trial.params)
+    except ClusterError:
+        raise
     except MirsweepError as error:
         raise ClusterError(
-            f"{folder}: Optuna's study lacks trial {trial.number} and could not make it again: "
-            f"{error} `mirsweep rebuild` makes the whole study again from the log"
+            f"{folder}: {error} `mirsweep rebuild` makes Optuna's study again from the log"
         ) from error
-    return True
 
 
 def project_tracker(view: SweepView, log: Path, tracker: Tracker, trials: set[int]) -> None:

@@ -8,11 +8,24 @@ from __future__ import annotations
 
 from orchestrator.desk import Desk
 from orchestrator.endings import Ending
+from orchestrator.journal import Journal
+from orchestrator.ports import Suggester
 from orchestrator.projections import project_study, project_tracker
 from orchestrator.state import TrialState
 from sweeps.decision import Verdict
+from sweeps.spec import SweepSpec
 
 _LOST = "its controller ended; runs again from its newest checkpoint"
+
+
+def begin_session(journal: Journal, study: Suggester, spec: SweepSpec) -> None:
+    """Write that a controller begins, and, where the log has none, the points to try first."""
+    found = journal.found
+    begun, queue = (0, None) if found is None else (len(found.trials), found.queue)
+    points = study.first(begun) if queue is None else []  # its errors leave no session behind
+    journal.session(spec)
+    if queue is None:
+        journal.queued(points)
 
 
 def recover(desk: Desk) -> None:
@@ -21,7 +34,6 @@ def recover(desk: Desk) -> None:
     missed = set(view.trials) - desk.tracker.ended_trials()
     project_tracker(view, desk.journal.path, desk.tracker, missed)
     project_study(view, desk.study, desk.folder)
-    _take_up_unknown(desk)
     for number, trial in list(desk.journal.view.trials.items()):
         if trial.state.final:
             continue
@@ -33,15 +45,3 @@ def recover(desk: Desk) -> None:
             desk.finish(number, how, None)
         elif trial.state is TrialState.RUNNING:
             desk.finish(number, Ending(state=TrialState.QUEUED, reason=_LOST), None)
-
-
-def _take_up_unknown(desk: Desk) -> None:
-    """Trials that Optuna began when the controller died before the log had them."""
-    known = desk.journal.view.trials
-    for number, found in sorted(desk.study.states().items()):
-        if number in known:
-            continue
-        if found == "RUNNING":
-            desk.journal.asked(desk.study.adopt(number))
-        elif found == "FAIL":
-            desk.refused(number, "bad-configuration: the sampled point is no valid job")

@@ -11,6 +11,7 @@ from enum import StrEnum
 
 from jobs.events import Scored
 from jobs.spec import JobSpec
+from sweeps.axes import Raw
 from sweeps.decision import Verdict
 from sweeps.objective import objective_value
 from sweeps.spec import BudgetSpec, SweepSpec
@@ -83,7 +84,7 @@ class TrialView:
     ended: float | None = None
     counted: tuple[bool, ...] = ()
     violations: dict[str, float] = field(default_factory=dict)
-    raw: dict[str, bool | int | float | str | None] = field(default_factory=dict)
+    raw: Raw = field(default_factory=dict)
     verdict: Verdict = Verdict.CONTINUE
     verdict_reason: str = ""
     verdict_samples: int | None = None
@@ -130,6 +131,8 @@ class SweepView:
     updated: time of the newest record. code_version: commit that runs the sweep.
     micro_batches: sizes that an out-of-memory failure lowered, by shape of the job.
     asked: the budget of the newest `mirsweep run`; `spec` has the one that counts.
+    queue: points to be tried next, as raw parameters; what they leave out is chosen. None in a log
+        that was begun before it had them. next_trial: the first number without a trial.
     busy: seconds of all attempts that are over, as of jobs on the recipe's number of ranks.
     samples: seen by all trials, repeats included.
     """
@@ -147,6 +150,8 @@ class SweepView:
     busy: float = 0.0
     samples: int = 0
     asked: BudgetSpec | None = None
+    queue: tuple[Raw, ...] | None = None
+    next_trial: int = 0
 
     @property
     def elapsed(self) -> float:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+
+from mir.errors import ConfigError
 from orchestrator.control import Request
 from orchestrator.desk import Desk
 from orchestrator.endings import Leaving
 from orchestrator.state import SweepView, TrialState, TrialView
+from sweeps.space import space_of
 from sweeps.spec import BudgetSpec, SweepSpec
+
+logger = logging.getLogger(__name__)
 
 STOPPED = Leaving(reason="stopped by `mirsweep stop`; run the same command to go on")
 DRAINED = Leaving(reason="drained by `mirsweep stop --drain`; run the same command to go on")
@@ -42,8 +48,13 @@ def enlarge(desk: Desk, request: Request) -> None:
 
 
 def add_points(desk: Desk, points: list[dict[str, float | int | str]]) -> None:
-    """Try these points next, beyond the budget's trials."""
+    """Try these points next, beyond the budget's trials; one outside the space is left out."""
+    space, found = space_of(desk.spec), []
     for point in points:
-        desk.clerk.enqueue(point)
-    if points:
-        enlarge(desk, Request(verb="extend", trials=len(points)))
+        try:
+            found.append(space.encode(point))
+        except ConfigError as error:
+            logger.warning("a point was refused: %s", error)
+    if found:
+        desk.enqueue(found)
+        enlarge(desk, Request(verb="extend", trials=len(found)))

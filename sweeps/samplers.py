@@ -18,13 +18,17 @@ from sweeps.spec import StudySpec
 from sweeps.told import Told
 
 
+class ExhaustedError(ConfigError):
+    """A sampler has no point left."""
+
+
 class Sampler(Protocol):
     """Chooses points of a cube."""
 
     def propose(self, number: int, told: Sequence[Told]) -> dict[str, Value]:
         """A value for every parameter of the cube, those of branches not taken included.
 
-        told: all other trials, in order of number.
+        told: all other trials, in order of number. Raises ExhaustedError if there is none left.
         """
         ...
 
@@ -110,9 +114,9 @@ class _Grid:
         for raw in self._points:
             if tuple(sorted(raw.items())) not in taken:
                 return self._cube.values(self._cube.units(raw)) | raw
-        raise ConfigError(
-            f"the grid has {len(self._points)} points and all are taken: give a smaller "
-            "budget.trials, a larger study.grid_levels or another sampler."
+        raise ExhaustedError(
+            f"all {len(self._points)} points of the grid are tried; more need a study of their "
+            "own, with a larger study.grid_levels"
         )
 
 

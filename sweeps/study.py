@@ -1,7 +1,7 @@
-"""The study: asks Optuna for trials and tells it how they ended, in our words.
+"""The study: begins trials in Optuna and tells it how they ended, in our words.
 
-One writer. Everything is in the storage: a study opened again goes on where it was, and telling
-what was told before changes nothing, so it can be fed again from the event log.
+One writer. Its caller numbers the trials and keeps the queue of given points; asking and telling
+again what was asked and told before changes nothing, so it can be fed again from the event log.
 """
 
 from __future__ import annotations
@@ -52,6 +52,16 @@ class Trial:
     workers: int | None = None
 
 
+class RefusedError(ConfigError):
+    """A point that is no valid job; its trial counts as failed."""
+
+    def __init__(self, number: int, raw: Raw, reason: str) -> None:
+        """raw: the point."""
+        super().__init__(reason)
+        self.number = number
+        self.raw = raw
+
+
 @dataclass(frozen=True)
 class Best:
     """The best feasible complete trial."""
@@ -91,51 +101,55 @@ class Study:
             )
             self._begin_or_continue()
 
-    def ask(self) -> Trial:
-        """Begin the next trial: an enqueued point if there is one, else the sampler's choice.
+    def first(self, begun: int) -> list[Raw]:
+        """The points to try before any that the sampler chooses, whole or in part.
 
-        Raises ConfigError if the point is no valid job; the trial is then told as failed.
+        begun: how many trials the study's log has, where it has no queue of points yet. Raises
+        ConfigError for points outside the space and earlier studies that are not there.
         """
         with storage_errors(self._url):
-            trial = self._study.ask()
-            self._open[trial.number] = trial
-            return self._drawn(trial)
+            trials = self._trials()
+            if any(trial.state.name == "WAITING" for trial in trials):  # an earlier version's queue
+                waiting = [trial for trial in trials if trial.state.name == "WAITING"]
+                return [dict(trial.system_attrs["fixed_params"]) for trial in waiting]
+            if _STARTED in self._study.user_attrs:
+                return []
+        points: list[Raw] = []
+        for point in map(self.space.encode, self._start()):
+            if not any(_same(point, other) for other in points):
+                points.append(point)
+        return points[begun:]
 
-    def adopt(self, number: int) -> Trial:
-        """Take up a running trial of an earlier process, with the very same parameters."""
-        with storage_errors(self._url):
-            return self._drawn(self._running(number))
+    def ask(self, number: int, given: Raw) -> Trial:
+        """Begin trial `number`, the first that the log lacks. given: what is not to be chosen.
 
-    def enqueue(self, shown: Mapping[str, Any]) -> None:
-        """Ask for this point next; parameters that are left out are drawn.
-
-        shown: by the names that people see, e.g. {'learning_rate': 1e-3, 'moca': 'off'}; of a
-        mixture, all weights. Raises ConfigError for unknown names and values outside the space.
-        """
-        raw = self.space.encode(shown)
-        with storage_errors(self._url):
-            self._study.enqueue_trial(raw)
-
-    def restore(self, number: int, raw: Mapping[str, Value]) -> Trial:
-        """Make a trial again from the event log, unless it is there; call in order of number.
-
-        Raises MirsweepError if a trial of this number has other parameters, or one is left out.
+        Asked again, perhaps by another process, it goes on with what the storage has of this trial.
+        Raises RefusedError if the point is no valid job, the trial is then told as failed;
+        ExhaustedError, with nothing begun, if the sampler has no point left.
         """
         with storage_errors(self._url):
-            count = len(self._trials())
-            if number > count:
-                raise MirsweepError(f"trial {number} cannot be restored before trial {count}.")
-            if number == count:
-                self._study.enqueue_trial(dict(raw))
-            there = self._trials()[number]
-            if there.state.name == "WAITING":
-                restored = self.ask()
-            else:
-                drawn = self.space.draw(Stored(there.params))
-                restored = self._trial(number, drawn)
-        if restored.raw != dict(raw) or restored.number != number:
-            raise MirsweepError(f"trial {number} is in the study with other parameters.")
-        return restored
+            there = self._find(number)
+            if there is not None and there.state.name == "FAIL":
+                raise RefusedError(number, dict(there.params), there.user_attrs.get(_REASON, ""))
+            stored = {} if there is None else there.params
+            values = self._whole(stored) or self._whole(given)
+            if values is None:
+                values = {**self._proposed(number), **given}
+            return self._made(self._begun(number), values)
+
+    def restore(self, number: int, raw: Raw, shown: Shown) -> None:
+        """Bring a trial of the event log into the storage, unless it is there.
+
+        raw: none for points that were refused by a version which did not keep them. Trials before
+        it that the storage lacks are left open. Raises MirsweepError if it has other parameters.
+        """
+        with storage_errors(self._url):
+            trial = self._begun(number)
+            if not trial.params.items() <= raw.items():
+                raise MirsweepError(f"trial {number} is in the study with other parameters.")
+            if raw:
+                self._draw(trial, raw)
+                self._show(trial, shown)
 
     def report(self, number: int, samples: int, value: float, error: float = 0.0) -> None:
         """Note a feasible score of a running trial: the objective's value at `samples` seen.
@@ -145,7 +159,7 @@ class Study:
         if not math.isfinite(value):
             return
         with storage_errors(self._url):
-            frozen = self._trials()[number]
+            frozen = self._there(number)
             if frozen.state.is_finished() or samples in frozen.intermediate_values:
                 return
             trial = self._running(number)
@@ -159,14 +173,14 @@ class Study:
         Optuna has it running all the same: it may not be told twice, and it may return.
         """
         with storage_errors(self._url):
-            there = self._trials()[number]
+            there = self._there(number)
             if not there.state.is_finished() and there.user_attrs.get(PAUSED, False) != paused:
                 self._running(number).set_user_attr(PAUSED, paused)
 
     def also(self, number: int, values: Sequence[float]) -> None:
         """Note the other objectives of a running trial that is about to end; less is better."""
         with storage_errors(self._url):
-            if not self._trials()[number].state.is_finished():
+            if not self._there(number).state.is_finished():
                 self._running(number).set_user_attr(ALSO, list(values))
 
     def tell_complete(self, number: int, objective: float, violations: Mapping[str, float]) -> None:
@@ -205,55 +219,75 @@ class Study:
         with storage_errors(self._url):
             return {trial.number: trial.state.name for trial in self._trials()}
 
-    def running(self) -> list[int]:
-        """Numbers to adopt after a restart."""
-        return [number for number, state in self.states().items() if state == "RUNNING"]
-
     def _trials(self) -> Sequence[FrozenTrial]:
         return self._study.get_trials(deepcopy=False)
+
+    def _there(self, number: int) -> FrozenTrial:
+        """One trial; reading all of them reads every running one from the database."""
+        storage = self._study._storage
+        study = self._study._study_id
+        return storage.get_trial(storage.get_trial_id_from_study_id_trial_number(study, number))
+
+    def _find(self, number: int) -> FrozenTrial | None:
+        try:
+            return self._there(number)
+        except KeyError:
+            return None
+
+    def _begun(self, number: int) -> optuna.trial.Trial:
+        """A trial, running; those that the storage lacks before it are begun, too."""
+        import optuna
+
+        running = optuna.trial.TrialState.RUNNING
+        for _ in range(len(self._trials()), number + 1):
+            self._study.add_trial(optuna.trial.create_trial(state=running))
+        while self._there(number).state.name == "WAITING":  # in an earlier version's queue
+            self._study.ask()
+        self._open.pop(number, None)  # it may have changed while the storage was out of reach
+        return self._running(number)
 
     def _running(self, number: int) -> optuna.trial.Trial:
         import optuna
 
         if number not in self._open:
-            trials = self._trials()
-            if not 0 <= number < len(trials) or trials[number].state.name != "RUNNING":
-                state = trials[number].state.name if 0 <= number < len(trials) else "unknown"
-                raise MirsweepError(f"trial {number} is {state}, not RUNNING.")
-            self._open[number] = optuna.trial.Trial(self._study, trials[number]._trial_id)
+            there = self._there(number)
+            if there.state.name != "RUNNING":
+                raise MirsweepError(f"trial {number} is {there.state.name}, not RUNNING.")
+            self._open[number] = optuna.trial.Trial(self._study, there._trial_id)
         return self._open[number]
 
-    def _drawn(self, trial: optuna.trial.Trial) -> Trial:
-        number = trial.number
-        raw = self._stored(trial) or self._proposed(trial)
+    def _made(self, trial: optuna.trial.Trial, values: Raw) -> Trial:
+        raw = self._draw(trial, values)
         try:
-            made = self._trial(number, raw)
+            job, shown = self.space.job(raw)
         except ConfigError as error:
-            self.tell_failed(number, str(error))
-            raise
-        if SHOWN not in trial.user_attrs:
-            trial.set_user_attr(SHOWN, made.shown)
-        return made
+            self.tell_failed(trial.number, str(error))
+            raise RefusedError(trial.number, raw, str(error)) from error
+        self._show(trial, shown)
+        return Trial(trial.number, raw, job, shown, self.space.workers(raw))
 
-    def _trial(self, number: int, raw: Raw) -> Trial:
-        job, shown = self.space.job(raw)
-        return Trial(number, raw, job, shown, self.space.workers(raw))
-
-    def _proposed(self, trial: optuna.trial.Trial) -> Raw:
-        """The sampler's choice, where the point was not given."""
+    def _draw(self, trial: optuna.trial.Trial, values: Raw) -> Raw:
         from sweeps.given import Given
 
-        sign = 1.0 if direction(self.sweep.study.objective) == "minimize" else -1.0
-        told = [t for t in history(self._trials(), sign) if t.number != trial.number]
-        chosen = self._sampler.propose(trial.number, told)
-        seed = seed_of(self.sweep.study.seed, trial.number)
-        self._study.sampler = Given(kept_apart(self._cube, chosen, told, seed))
+        self._study.sampler = Given(values)
         return self.space.draw(trial)
 
-    def _stored(self, trial: optuna.trial.Trial) -> Raw | None:
-        """What was drawn before, None if the process died before all of it was."""
+    def _show(self, trial: optuna.trial.Trial, shown: Shown) -> None:
+        if SHOWN not in trial.user_attrs:
+            trial.set_user_attr(SHOWN, shown)
+
+    def _proposed(self, number: int) -> Raw:
+        """The sampler's choice."""
+        sign = 1.0 if direction(self.sweep.study.objective) == "minimize" else -1.0
+        told = [t for t in history(self._trials(), sign) if t.number != number]
+        chosen = self._sampler.propose(number, told)
+        seed = seed_of(self.sweep.study.seed, number)
+        return dict(kept_apart(self._cube, chosen, told, seed))
+
+    def _whole(self, values: Raw) -> Raw | None:
+        """The point that these values are, None where they are not all of one."""
         try:
-            return self.space.draw(Stored(trial.params))
+            return self.space.draw(Stored(values))
         except KeyError:
             return None
 
@@ -268,7 +302,7 @@ class Study:
         import optuna
 
         with storage_errors(self._url):
-            told = self._trials()[number]
+            told = self._there(number)
             if told.state.is_finished():
                 if told.state.name != state or (value is not None and told.value != value):
                     raise MirsweepError(
@@ -308,14 +342,20 @@ class Study:
                 f"study '{self.sweep.name}' was begun with another recipe: {change}. Only "
                 f"{', '.join(MAY_CHANGE)} may change: restore the recipe or give it another name."
             )
-        if _STARTED not in self._study.user_attrs:
-            # Killed between the two writes, a new process enqueues the same point once more.
-            for point in self._start():
-                self._study.enqueue_trial(self.space.encode(point), skip_if_exists=True)
-            self._study.set_user_attr(_STARTED, True)
 
     def _start(self) -> list[Mapping[str, Any]]:
         """The base recipe's own point, those given by hand, and the best of earlier studies."""
         spec = self.sweep.study
         best = start_points(self.space, spec.warm_start, spec.warm_points)
         return [self.space.start(), *map(self.space.point, spec.start), *best]
+
+
+def _same(a: Raw, b: Raw) -> bool:
+    """Whether two points are one, but for rounding."""
+    return a.keys() == b.keys() and all(_near(a[name], b[name]) for name in a)
+
+
+def _near(a: Value, b: Value) -> bool:
+    if isinstance(a, float) and isinstance(b, float):
+        return math.isclose(a, b, rel_tol=1e-5)
+    return a == b

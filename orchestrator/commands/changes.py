@@ -27,6 +27,7 @@ def changed(spec: SweepSpec, changes: Sequence[str]) -> SweepSpec:
     from sweeps.mistakes import from_pydantic, refusal
     from sweeps.space import parse_space
     from sweeps.spec import SweepSpec
+    from sweeps.start import point_mistakes
 
     if not changes:
         return spec
@@ -40,6 +41,7 @@ def changed(spec: SweepSpec, changes: Sequence[str]) -> SweepSpec:
         raise refusal(document, from_pydantic(error, SweepSpec, tree)) from error
     space = parse_space(made.base, made.space, made.resources.workers)
     mistakes = [*space[1], *guard_mistakes(made.study.guard)]
+    mistakes = mistakes or point_mistakes(made)
     if mistakes:
         raise refusal(document, mistakes)
     return made

@@ -54,8 +54,8 @@ class _Noting(Study):
         self._points = points
         super().__init__(spec, folder)
 
-    def ask(self) -> Trial:
-        trial = super().ask()
+    def ask(self, number: int, given: Raw) -> Trial:
+        trial = super().ask(number, given)
         self._points[trial.number] = trial.raw
         return trial
 

@@ -44,8 +44,8 @@ class Milestones:
     def __getattr__(self, name: str):
         return getattr(self._study, name)
 
-    def ask(self):
-        trial = self._study.ask()
+    def ask(self, number, given):
+        trial = self._study.ask(number, given)
         self._asked += 1
         if self._asked % self._every == 0:
             now, cpu = time.perf_counter(), time.process_time()

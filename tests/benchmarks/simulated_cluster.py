@@ -56,20 +56,19 @@ class Suggester:
         self._spec = spec
         self._states: dict[int, str] = {}
 
-    def ask(self) -> Trial:
-        number = len(self._states)
-        self._states[number] = "RUNNING"
-        return self.adopt(number)
+    def first(self, begun: int) -> list[dict[str, float]]:
+        return []
 
-    def adopt(self, number: int) -> Trial:
+    def ask(self, number: int, given: Mapping[str, object]) -> Trial:
+        self._states[number] = "RUNNING"
         chance = random.Random(number)
         raw = {"learning_rate": 10 ** chance.uniform(-4, -1), "warmup_ratio": chance.random() * 0.3}
         optim = self._spec.base.optim.model_copy(update=raw)
         job = self._spec.base.model_copy(update={"optim": optim})
         return Trial(number, raw, job, dict(raw))
 
-    def restore(self, number: int, raw: Mapping[str, object]) -> Trial:
-        return self.ask()
+    def restore(self, number: int, raw: object, shown: object) -> None:
+        self._states.setdefault(number, "RUNNING")
 
     def states(self) -> dict[int, str]:
         return dict(self._states)

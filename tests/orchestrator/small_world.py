@@ -29,6 +29,7 @@ from sweeps.spec import BudgetSpec, ResourceSpec, StopSpec, StudySpec, SweepSpec
 from sweeps.study import Trial
 
 SAMPLES, EVERY, BATCH = 64, 16, 8
+RATE = "optim.learning_rate"
 
 
 class Killed(BaseException):
@@ -101,6 +102,7 @@ def make_sweep(
 class FakeStudy:
     """A Suggester that outlives its controllers, as a database does.
 
+    rates: learning rates to try first.
     sizes: numbers of ranks that the trials have in turn; none for the recipe's own.
     """
 
@@ -109,39 +111,31 @@ class FakeStudy:
     told: dict[int, tuple[str, float | None]] = field(default_factory=dict)
     reports: dict[int, dict[int, float]] = field(default_factory=dict)
     tellings: Counter[int] = field(default_factory=Counter)
-    waiting: list[dict[str, float]] = field(default_factory=list)
+    rates: list[float] = field(default_factory=list)
     waits: set[int] = field(default_factory=set)
     sizes: tuple[int, ...] = ()
 
     def _trial(self, number: int) -> Trial:
         raw = self.raws[number]
-        optim = self.spec.base.optim.model_copy(update={"learning_rate": raw["learning_rate"]})
+        optim = self.spec.base.optim.model_copy(update={"learning_rate": raw[RATE]})
         job = self.spec.base.model_copy(update={"optim": optim})
         workers = self.sizes[number % len(self.sizes)] if self.sizes else None
-        return Trial(number, raw, job, dict(raw), workers)
+        return Trial(number, raw, job, {"learning_rate": raw[RATE]}, workers)
 
-    def ask(self) -> Trial:
-        number = len(self.raws)
+    def first(self, begun: int) -> list[dict[str, float]]:
+        return [{RATE: rate} for rate in self.rates[begun:]]
+
+    def ask(self, number: int, given: dict[str, float]) -> Trial:
+        assert number not in self.told
         # As the real study: seed, number and what was told decide, not the process's history.
         best = min((v for s, v in self.told.values() if v is not None), default=0.0)
-        if self.waiting:
-            self.raws[number] = self.waiting.pop(0)
-            return self._trial(number)
         draw = random.Random(f"{self.spec.study.seed} {number} {best}").uniform(-4, -1)
-        self.raws[number] = {"learning_rate": 10**draw}
+        self.raws.setdefault(number, dict(given) or {RATE: 10**draw})
         return self._trial(number)
 
-    def enqueue(self, shown: dict[str, float]) -> None:
-        self.waiting.append({"learning_rate": shown["learning_rate"]})
-
-    def adopt(self, number: int) -> Trial:
-        assert number not in self.told
-        return self._trial(number)
-
-    def restore(self, number: int, raw: dict[str, float]) -> Trial:
-        assert number == len(self.raws)
-        self.raws[number] = dict(raw)
-        return self._trial(number)
+    def restore(self, number: int, raw: dict[str, float], shown: dict[str, float]) -> None:
+        assert self.raws.setdefault(number, dict(raw)) == raw
+        assert [*shown.values()] == [*raw.values()]
 
     def states(self) -> dict[int, str]:
         return {n: self.told.get(n, ("RUNNING", None))[0] for n in self.raws}

@@ -66,6 +66,18 @@ def test_run_ends_with_leaderboard_best_recipe_report_and_commands(recipe: Path)
     assert "mirsweep train runs/small/best.yaml" in done.output
 
 
+@pytest.mark.parametrize("more", [("--trials", "5"), ("--set", "budget.trials=5")])
+def test_more_trials_than_a_grid_has_are_refused_on_the_command_line_too(
+    recipe: Path, more: tuple[str, str]
+) -> None:
+    small = make_sweep(TRIALS)
+    grid = small.study.model_copy(update={"sampler": "grid"})
+    recipe.write_text(dump_recipe(small.model_copy(update={"study": grid})))
+    done = invoke("run", str(recipe), *more)
+    assert done.exit_code == 2
+    assert "5 is more than the grid's 3 points and the start: lower it to 4" in done.stderr
+
+
 def test_run_json_is_alone_on_stdout(recipe: Path) -> None:
     done = invoke("run", str(recipe), "--json", "--folder", "there")
     told = json.loads(done.stdout)

@@ -18,6 +18,7 @@ from orchestrator.state import TrialState
 from orchestrator.trackers.memory import MemoryTracker
 from sweeps.decision import Verdict
 from sweeps.spec import ResourceSpec, StopSpec
+from sweeps.study import RefusedError
 
 
 class Bench:
@@ -259,14 +260,13 @@ def test_a_full_disk_pauses_the_sweep_and_the_same_command_goes_on(tmp_path):
 
 def test_a_point_that_is_no_valid_job_is_a_failed_trial(tmp_path):
     bench = Bench(tmp_path, make_sweep(3))
-    ask, refused = bench.study.ask, []
+    ask = bench.study.ask
 
-    def sometimes():
-        trial = ask()
-        if trial.number == 1 and not refused:
-            refused.append(1)
+    def sometimes(number, given):
+        trial = ask(number, given)
+        if number == 1:
             bench.study.tell_failed(1, "no")
-            raise ConfigError("optim.global_batch: 7 does not divide")
+            raise RefusedError(1, trial.raw, "optim.global_batch: 7 does not divide")
         return trial
 
     bench.study.ask = sometimes

@@ -176,9 +176,8 @@ def test_a_paused_trial_gives_its_place_to_the_next_and_goes_on_from_its_checkpo
 ):
     stop = StopSpec(min_samples=16, min_trials=2, confidence=0.0, pause=True, reduction_factor=2)
     spec = make_sweep(5, stop=stop, resources=ResourceSpec(max_concurrent=1))
-    study = FakeStudy(spec)
-    for rate in (1e-2, 1.5e-2, 3e-2, 8e-2, 9e-2):  # the third is behind until worse ones come
-        study.enqueue({"learning_rate": rate})
+    # The third is behind until worse ones come.
+    study = FakeStudy(spec, rates=[1e-2, 1.5e-2, 3e-2, 8e-2, 9e-2])
     folder = tmp_path / "study"
     view = Controller(
         spec, folder, executor(steady), MemoryTracker(), open_study=lambda *_: study

@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 from small_world import FakeJobs, FakeStudy, make_sweep
 
+from jobs.events import Stopped
 from mir.errors import ClusterError
 from orchestrator.clerk import Clerk
+from orchestrator.control import Request, post
 from orchestrator.controller import Controller
 from orchestrator.executors.inline import InlineExecutor
 from orchestrator.fold import load_view
@@ -42,9 +44,9 @@ class Away(FakeStudy):
         if self.begins <= self.uses < self.begins + self.refusals:
             raise ClusterError("study storage sqlite:///study.db: database is locked")
 
-    def ask(self):
+    def ask(self, *asked):
         self._use()
-        return super().ask()
+        return super().ask(*asked)
 
     def report(self, *told):
         self._use()
@@ -81,8 +83,8 @@ def test_a_storage_that_stays_away_leaves_it_to_the_next_controller(tmp_path, mo
     study.begins = 10**9
     ask = study.ask
 
-    def last():
-        trial = ask()
+    def last(*asked):
+        trial = ask(*asked)
         if trial.number == 5:
             study.begins, study.refusals = 0, 10**9
         return trial
@@ -102,21 +104,63 @@ def test_nobody_waits_longer_for_a_slow_storage_than_was_said():
     release = threading.Event()
 
     class Slow(FakeStudy):
-        def ask(self):
+        def ask(self, *asked):
             release.wait(20.0)
-            return super().ask()
+            return super().ask(*asked)
 
     clerk = Clerk(Slow(SPEC), patience_s=0.01)
     begin = time.monotonic()
-    assert clerk.ask() is None
+    assert clerk.ask(0, {}) is None
     clerk.report(0, 16, 1.0)
     assert time.monotonic() - begin < 10.0
     release.set()
-    while (trial := clerk.ask()) is None:
+    while (trial := clerk.ask(0, {})) is None:
         assert time.monotonic() - begin < 20.0
     assert trial.number == 0
     assert clerk.flush(20.0)
     clerk.close()
+
+
+@pytest.mark.parametrize(("stuck", "patience_s"), [("report", 60.0), ("ask", 0.01)])
+def test_a_stop_is_carried_out_while_the_storage_is_stuck(stuck, patience_s, tmp_path, monkeypatch):
+    monkeypatch.setattr("orchestrator.controller.POLL_S", 0.0)
+    folder, order, release = tmp_path / "study", [], threading.Event()
+
+    class Stuck(FakeStudy):
+        def report(self, *told):
+            self._hang("report")
+            super().report(*told)
+
+        def ask(self, number, given):
+            if number > 0:
+                self._hang("ask")
+            return super().ask(number, given)
+
+        def _hang(self, what):
+            if what == stuck and "stuck" not in order:
+                order.append("stuck")
+                post(folder, Request(verb="stop"))
+                release.wait(20.0)
+                order.append("answers")
+
+    class Jobs(FakeJobs):
+        def _events(self, number, spec, place):
+            for event in super()._events(number, spec, place):
+                while getattr(event, "samples", 0) > 16 and stuck == "ask" and "stuck" not in order:
+                    time.sleep(0.001)
+                if isinstance(event, Stopped):
+                    order.append("stopped")
+                    release.set()
+                yield event
+
+    executor = InlineExecutor(Jobs(), slots=2, nodes=((2.0, 0.0),))
+    spec = make_sweep(1 if stuck == "report" else 2)
+    study = Stuck(spec)
+    view = Controller(
+        spec, folder, executor, MemoryTracker(), open_study=lambda *_: study, patience_s=patience_s
+    ).run()
+    assert order == ["stuck", "stopped", "answers"]
+    assert (view.ended, view.trials[0].state) == (None, TrialState.PAUSED)
 
 
 def test_what_is_no_outage_reaches_the_caller():

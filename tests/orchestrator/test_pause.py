@@ -37,8 +37,7 @@ class World:
     def __init__(self, folder, spec, rates=None, slots=1):
         self.folder, self.spec, self.slots = folder / "study", spec, slots
         self.jobs, self.study, self.tracker = FakeJobs(), FakeStudy(spec), MemoryTracker()
-        for rate in rates or ():
-            self.study.enqueue({"learning_rate": rate})
+        self.study.rates += rates or ()
         self.now = 0.0
 
     def clock(self):

@@ -324,7 +324,7 @@ def test_status_shows_what_a_queued_trial_waits_for(tmp_path, monkeypatch):
     study = FakeStudy(spec, sizes=(4,))
     with closing(Journal(folder)) as journal:
         journal.session(spec)
-        journal.asked(study.ask())
+        journal.asked(study.ask(0, {}))
         for _ in range(2):
             journal.waits(0, "needs 4 GPUs on one node, 2 free")
     records = list(read_records(folder / "events.jsonl"))

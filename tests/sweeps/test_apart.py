@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from sweeps_scores import a_sweep
+from sweeps_scores import a_sweep, ask
 
 from sweeps.apart import NEAR, kept_apart
 from sweeps.cube import Cube
@@ -56,17 +56,17 @@ def test_concurrent_suggestions_lie_apart(sampler, tmp_path):
     sweep = a_sweep(study={"sampler": sampler, "startup_trials": 3, "storage": "memory:"})
     study = Study(sweep, tmp_path)
     for _ in range(4):
-        trial = study.ask()
+        trial = ask(study)
         study.report(trial.number, 1000, 3.0 - trial.shown["mixture/good"], 0.01)
         study.tell_complete(trial.number, 3.0 - trial.shown["mixture/good"], {})
-    places = [study.space.coordinates(study.ask().raw) for _ in range(8)]
+    places = [study.space.coordinates(ask(study).raw) for _ in range(8)]
     pairs = [(a, b) for i, a in enumerate(places) for b in places[:i]]
     assert min(math.dist(a, b) for a, b in pairs) >= NEAR
 
 
 def test_the_standard_error_of_the_last_value_reaches_the_samplers(tmp_path):
     study = Study(a_sweep(study={"sampler": "gp", "storage": "memory:"}), tmp_path)
-    number = study.ask().number
+    number = ask(study).number
     study.report(number, 500, 2.5, 0.04)
     study.report(number, 1000, 2.4, 0.03)
     assert history(study._trials(), 1.0)[0].errors == (0.03,)

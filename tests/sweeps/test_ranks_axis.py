@@ -1,7 +1,7 @@
 """The number of ranks as a search parameter: drawn, shown, kept beside the job, split checked."""
 
 import pytest
-from sweeps_scores import a_sweep
+from sweeps_scores import a_sweep, ask
 
 from jobs.spec import JobSpec
 from mir.errors import ConfigError
@@ -27,7 +27,7 @@ def test_the_number_of_ranks_stands_beside_the_job():
 
 def test_the_first_trial_has_the_recipes_own_number(tmp_path):
     study = Study(sweep(resources={"workers": 2}, study={"sampler": "random"}), tmp_path)
-    trials = [study.ask() for _ in range(12)]
+    trials = [ask(study) for _ in range(12)]
     assert trials[0].workers == 2
     assert {trial.workers for trial in trials} == {1, 2, 5}
     assert len({trial.job.digest for trial in trials}) == 1

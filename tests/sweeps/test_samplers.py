@@ -113,7 +113,7 @@ def test_a_grid_gives_each_point_once_and_then_refuses():
     assert len({tuple(sorted(t.raw.items())) for t in known}) == size
     weights = {round(CUBE.space.coordinates(t.raw)[0], 9) for t in known}
     assert weights == {0.0, 0.5, 1.0}
-    with pytest.raises(ConfigError, match="the grid has 36 points and all are taken"):
+    with pytest.raises(ConfigError, match="all 36 points of the grid are tried"):
         sampler.propose(size, known)
 
 

@@ -7,7 +7,7 @@ the rest, rates near 3e-3 and mixtures without the bad source are best.
 import math
 
 import pytest
-from sweeps_scores import a_sweep, scored
+from sweeps_scores import a_sweep, ask, scored
 
 from sweeps.decision import Verdict
 from sweeps.guard import feasibility
@@ -34,7 +34,7 @@ def simulate(sweep, folder):
     """Run all trials one after the other, as the controller does."""
     study, curves, ends = Study(sweep, folder), {}, {}
     for _ in range(sweep.budget.trials):
-        trial = study.ask()
+        trial = ask(study)
         others, curves[trial.number] = dict(curves), []
         for samples in range(0, 1001, 100):
             curves[trial.number].append(measured(trial.shown, samples))

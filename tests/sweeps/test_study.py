@@ -6,25 +6,25 @@ from types import SimpleNamespace
 
 import optuna
 import pytest
-from sweeps_scores import a_sweep
+from sweeps_scores import a_sweep, ask
 
 from mir.errors import ClusterError, ConfigError, DivergedError, MirsweepError
 from sweeps.history import history
 from sweeps.identity import first_change
 from sweeps.samplers import SAMPLERS
 from sweeps.spec import SweepSpec
-from sweeps.study import Best, Study
+from sweeps.study import Best, RefusedError, Study
 
 
 def run(sweep, folder, *, restarts, trials=7):
     """Ask and tell; with restarts, a new process takes up every trial that was asked."""
     study, shown = Study(sweep, folder), []
     for i in range(trials):
-        trial = study.ask()
+        trial = ask(study)
         if restarts:
             study = Study(sweep, folder)
-            assert study.running() == [trial.number]
-            assert study.adopt(trial.number) == trial
+            assert study.states()[trial.number] == "RUNNING"
+            assert study.ask(trial.number, {}) == trial
         shown.append(trial.shown)
         study.report(trial.number, 500, trial.shown["learning_rate"])
         if i % 4 == 2:
@@ -70,7 +70,7 @@ def test_a_trial_whose_drawing_was_interrupted_is_completed_as_if_it_had_not_bee
     whole = Study(sweep, tmp_path / "whole")
     cut = Study(sweep, tmp_path / "cut")
     for study in (whole, cut):
-        study.tell_failed(study.ask().number, "start point")
+        study.tell_failed(ask(study).number, "start point")
 
     def killed(*_args, **_kwargs):
         raise KeyboardInterrupt
@@ -78,21 +78,25 @@ def test_a_trial_whose_drawing_was_interrupted_is_completed_as_if_it_had_not_bee
     with monkeypatch.context() as patch:
         patch.setattr(optuna.trial.Trial, "suggest_categorical", killed)
         with pytest.raises(KeyboardInterrupt):
-            cut.ask()
-    assert Study(sweep, tmp_path / "cut").adopt(1) == whole.ask()
+            ask(cut)
+    assert Study(sweep, tmp_path / "cut").ask(1, {}) == ask(whole)
 
 
 def test_the_first_trial_is_the_base_with_the_uniform_mixture(tmp_path):
-    trial = Study(a_sweep(), tmp_path).ask()
+    trial = ask(Study(a_sweep(), tmp_path))
     assert trial.number == 0
     assert trial.shown["mixture/good"] == pytest.approx(0.5)
     assert trial.shown["learning_rate"] == trial.job.optim.learning_rate == 1e-3
     assert trial.shown["moca"] == "off"
 
 
-def test_reopening_enqueues_nothing_again(tmp_path):
-    Study(a_sweep(), tmp_path)
-    assert Study(a_sweep(), tmp_path).states() == {0: "WAITING"}
+def test_points_are_tried_first_once_each(tmp_path):
+    start = [{"learning_rate": 1e-2}, {"learning_rate": 1e-2 * (1 + 1e-9)}, {"moca": "on"}]
+    study = Study(a_sweep(study={"start": start}), tmp_path)
+    base, *given = study.first(0)
+    assert given == [study.space.encode(start[0]), study.space.encode(start[2])]
+    assert base == study.space.encode(study.space.start())
+    assert (study.first(2), study.states()) == (given[1:], {})
 
 
 def test_the_natural_proportions_are_tried_where_the_recipe_says_so(tmp_path):
@@ -102,27 +106,37 @@ def test_the_natural_proportions_are_tried_where_the_recipe_says_so(tmp_path):
     recipe = a_sweep().model_dump() | {"base": base}
     recipe["study"]["start"] = ["natural", {"learning_rate": 0.01}]
     study = Study(SweepSpec.model_validate(recipe), tmp_path)
-    trials = [study.ask() for _ in range(3)]
+    trials = [ask(study) for _ in range(3)]
     assert [t.shown["mixture/good"] for t in trials[:2]] == pytest.approx([0.5, 0.75])
     assert trials[2].shown["learning_rate"] == 0.01
 
 
-def test_an_enqueued_point_comes_next_and_what_is_missing_is_drawn(tmp_path):
+def test_what_a_given_point_lacks_is_drawn(tmp_path):
     study = Study(a_sweep(), tmp_path)
-    study.enqueue({"learning_rate": 0.02, "moca": "on"})
-    study.tell_failed(study.ask().number, "start point")
-    trial = study.ask()
+    trial = study.ask(0, study.space.encode({"learning_rate": 0.02, "moca": "on"}))
     assert trial.shown["learning_rate"] == 0.02
     assert 0 <= trial.shown["moca/init_std"] <= 0.05
-    with pytest.raises(ConfigError, match="outside"):
-        study.enqueue({"learning_rate": 2.0})
+
+
+def test_a_queue_that_an_earlier_version_kept_in_the_database_is_taken_over(tmp_path):
+    study = Study(a_sweep(), tmp_path)
+    points = [study.space.encode({"learning_rate": rate}) for rate in (0.02, 0.03)]
+    for point in points:
+        study._study.enqueue_trial(point)
+    study._study.set_user_attr("mirsweep:started", True)
+    study = Study(a_sweep(), tmp_path)
+    assert study.first(0) == points
+    asked = [study.ask(number, point) for number, point in enumerate(points)]
+    assert [trial.shown["learning_rate"] for trial in asked] == [0.02, 0.03]
+    assert study.states() == {0: "RUNNING", 1: "RUNNING"}
+    assert study.first(2) == [], "its start points were tried long ago"
 
 
 def test_infeasible_trials_are_never_best(tmp_path):
     study = Study(a_sweep(), tmp_path)
     assert study.best() is None
     for value, violation in ((1.0, 0.5), (3.0, -0.5), (2.0, 0.0), (0.5, math.inf)):
-        number = study.ask().number
+        number = ask(study).number
         study.tell_complete(number, value, {"loss-below-start": violation})
     assert study.best() == Best(2, 2.0)
 
@@ -130,13 +144,13 @@ def test_infeasible_trials_are_never_best(tmp_path):
 def test_the_gap_is_maximised(tmp_path):
     study = Study(a_sweep(study={"objective": "gap"}), tmp_path)
     for value in (0.1, 0.7, 0.3):
-        study.tell_complete(study.ask().number, value, {})
+        study.tell_complete(ask(study).number, value, {})
     assert study.best() == Best(1, 0.7)
 
 
 def test_stopped_and_failed_trials_are_told_apart_and_never_best(tmp_path):
     study = Study(a_sweep(), tmp_path)
-    pruned, failed, complete = (study.ask().number for _ in range(3))
+    pruned, failed, complete = (ask(study).number for _ in range(3))
     study.report(pruned, 500, 0.1)
     study.tell_pruned(pruned, "MIR 2.91 against 2.60")
     study.tell_failed(failed, "out of memory")
@@ -147,7 +161,7 @@ def test_stopped_and_failed_trials_are_told_apart_and_never_best(tmp_path):
 
 def test_a_paused_trial_is_running_to_optuna_and_stopped_to_samplers(tmp_path):
     study = Study(a_sweep(), tmp_path)
-    number = study.ask().number
+    number = ask(study).number
     study.report(number, 300, 2.5, 0.01)
 
     def told():
@@ -158,7 +172,7 @@ def test_a_paused_trial_is_running_to_optuna_and_stopped_to_samplers(tmp_path):
         assert study.states()[number] == "RUNNING"
         assert (told().state, told().values) == (state, (2.5,))
     study.paused(number, paused=True)
-    assert Study(a_sweep(), tmp_path).adopt(number).number == number
+    assert Study(a_sweep(), tmp_path).ask(number, {}).number == number
     study.tell_complete(number, 2.0, {})
     study.paused(number, paused=False)  # late, from a controller that was killed
     assert (told().state, told().values) == ("complete", (2.0,))
@@ -166,7 +180,7 @@ def test_a_paused_trial_is_running_to_optuna_and_stopped_to_samplers(tmp_path):
 
 def test_telling_the_same_again_is_ignored_and_another_thing_is_refused(tmp_path):
     study = Study(a_sweep(), tmp_path)
-    number = study.ask().number
+    number = ask(study).number
     for samples in (100, 100, 200):
         study.report(number, samples, 3.0)
     for _ in range(2):
@@ -183,35 +197,32 @@ def test_telling_the_same_again_is_ignored_and_another_thing_is_refused(tmp_path
 
 def test_a_value_that_is_not_finite_is_never_told(tmp_path):
     study = Study(a_sweep(), tmp_path)
-    number = study.ask().number
+    number = ask(study).number
     study.report(number, 100, math.nan)
     with pytest.raises(DivergedError, match="trial 0: the objective is nan"):
         study.tell_complete(number, math.nan, {})
-    assert study.running() == [0]
+    assert study.states() == {0: "RUNNING"}
 
 
-def test_only_running_trials_are_adopted(tmp_path):
+def test_a_trial_that_has_ended_is_not_begun_again(tmp_path):
     study = Study(a_sweep(), tmp_path)
-    study.tell_failed(study.ask().number, "lost")
-    for number, state in ((0, "FAIL"), (7, "unknown")):
-        with pytest.raises(MirsweepError, match=f"trial {number} is {state}, not RUNNING"):
-            Study(a_sweep(), tmp_path).adopt(number)
+    study.tell_complete(ask(study).number, 2.5, {})
+    with pytest.raises(MirsweepError, match="trial 0 is COMPLETE, not RUNNING"):
+        Study(a_sweep(), tmp_path).ask(0, {})
 
 
 def test_a_study_is_restored_from_what_was_told(tmp_path):
     for name in ("old", "new"):
         (tmp_path / name).mkdir()
     old = Study(a_sweep(), tmp_path / "old")
-    trials = [old.ask() for _ in range(4)]
-    # The rebuilt study begins like any other: with the start point in the queue, as trial 0.
+    trials = [ask(old) for _ in range(4)]
     new = Study(a_sweep(), tmp_path / "new")
-    restored = [new.restore(trial.number, trial.raw) for trial in trials]
-    assert restored == trials
-    assert [new.restore(trial.number, trial.raw) for trial in trials] == trials
-    with pytest.raises(MirsweepError, match="before trial 4"):
-        new.restore(9, trials[0].raw)
+    for _ in range(2):
+        for trial in trials[::-1]:
+            new.restore(trial.number, trial.raw, trial.shown)
+        assert [new.ask(trial.number, {}) for trial in trials] == trials
     with pytest.raises(MirsweepError, match="trial 1 is in the study with other parameters"):
-        new.restore(1, trials[2].raw)
+        new.restore(1, trials[2].raw, trials[2].shown)
 
 
 @pytest.mark.parametrize(
@@ -232,7 +243,7 @@ def test_another_recipe_on_the_same_study_is_refused(changed, field, tmp_path):
 def test_a_larger_budget_and_other_resources_are_the_same_study(tmp_path):
     Study(a_sweep(), tmp_path)
     larger = a_sweep(budget={"trials": 99}, resources={"workers": 2}, tracking={"uri": "x"})
-    assert Study(larger, tmp_path).states() == {0: "WAITING"}
+    assert Study(larger, tmp_path).states() == {}
 
 
 def rerecord(tmp_path, change):
@@ -252,7 +263,7 @@ def test_a_study_recorded_before_a_field_existed_goes_on_while_its_default_is_ke
         del recipe["base"]["optim"]["beta2"], recipe["base"]["data"]["group_by_length"]
 
     rerecord(tmp_path, before)
-    assert Study(a_sweep(), tmp_path).states() == {0: "WAITING"}
+    assert Study(a_sweep(), tmp_path).states() == {}
     with pytest.raises(ConfigError, match=r"another recipe: stop\.audit: 0\.0 became 0\.5"):
         Study(a_sweep(stop={"audit": 0.5}), tmp_path)
 
@@ -301,6 +312,7 @@ def test_a_drawn_point_that_is_no_job_fails_its_trial(tmp_path, monkeypatch):
         raise ConfigError("space.data.mixture: the caps leave nothing.")
 
     monkeypatch.setattr(study, "space", SimpleNamespace(draw=lambda _t: {"x": 1}, job=impossible))
-    with pytest.raises(ConfigError, match="the caps leave nothing"):
-        study.ask()
-    assert study.states() == {0: "FAIL"}
+    for _ in range(2):  # the answer may have got lost on the way
+        with pytest.raises(RefusedError, match="the caps leave nothing"):
+            study.ask(0, {})
+        assert study.states() == {0: "FAIL"}

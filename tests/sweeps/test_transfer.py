@@ -1,7 +1,7 @@
 """Warm starts and small-to-large transfer: good points carry over, rankings are compared."""
 
 import pytest
-from sweeps_scores import a_sweep
+from sweeps_scores import a_sweep, ask
 
 from mir.errors import ConfigError
 from sweeps.recipe import load_recipe
@@ -17,8 +17,8 @@ def proxy(tmp_path):
     folder.mkdir()
     study = Study(a_sweep("proxy", study={"sampler": "random"}), folder)
     for value, violation in ((3.0, -1), (2.0, -1), (1.0, 1), (2.5, -1)):
-        study.tell_complete(study.ask().number, value, {"loss-below-start": violation})
-    study.tell_pruned(study.ask().number, "behind")
+        study.tell_complete(ask(study).number, value, {"loss-below-start": violation})
+    study.tell_pruned(ask(study).number, "behind")
     return folder
 
 
@@ -30,7 +30,7 @@ def test_the_best_feasible_points_come_first(proxy):
 def test_a_target_study_begins_with_the_best_of_its_proxy(proxy, tmp_path):
     sweep = a_sweep("target", study={"warm_start": [str(proxy)], "warm_points": 2})
     study = Study(sweep, tmp_path)
-    asked = [study.ask() for _ in range(3)]
+    asked = [ask(study) for _ in range(3)]
     best = earlier(str(proxy))
     assert asked[0].shown["learning_rate"] == 1e-3, "the base recipe's own point comes before"
     for trial, before in zip(asked[1:], best, strict=False):
@@ -69,19 +69,24 @@ base:
     sources: {a: {style: detailed}}
     validation: {split: validation}
   optim: {samples: 64}
-space: {optim: {learning_rate: {low: 0.001, high: 0.1}}}
 """
+SPACE = "space: {optim: {learning_rate: {low: 0.001, high: 0.1}%s}}\n"
+BATCHES = ", global_batch: {low: 8, high: 16, integer: true}"
 
 
 @pytest.mark.parametrize(
     ("more", "message"),
     [
         ("study: {start: [{learning_rate: 3.0}]}", r"study\.start\.0: learning_rate: 3 is outside"),
+        (
+            "study: {start: [{learning_rate: 0.01, global_batch: 12}]}\nresources: {workers: 8}",
+            r"study\.start\.0: .*12",
+        ),
         ("study: {sampler: grid}\nbudget: {trials: 5}", "more than the grid's 3 points"),
     ],
 )
 def test_points_that_cannot_be_are_found_beforehand(more, message, tmp_path):
     path = tmp_path / "r.yaml"
-    path.write_text(RECIPE + more)
+    path.write_text(RECIPE + SPACE % (BATCHES if "batch" in more else "") + more)
     with pytest.raises(ConfigError, match=message):
         load_recipe(path)
