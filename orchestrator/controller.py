@@ -191,7 +191,7 @@ class Controller:
                     self._pause()
                 case "resume":
                     self._hold = None
-                    self._desk.journal.note("resumed")
+                    self._desk.journal.resumed()
                 case "extend":
                     enlarge(self._desk, request)
                 case "retry":
@@ -207,7 +207,7 @@ class Controller:
 
     def _pause(self) -> None:
         self._hold = PAUSED
-        self._desk.journal.note(PAUSED.reason)
+        self._desk.journal.held(PAUSED.reason)
         for number in sorted(self._active):
             self._executor.stop(number, PAUSED.reason)
 

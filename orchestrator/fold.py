@@ -19,6 +19,8 @@ requeued   trial, state, reason, counted     a job ended early and its trial wil
 ended      trial, state, reason, objective   a trial reached its final state
              + event                         the job's last word, where it said one
 note       text                              a word about the sweep as a whole
+held       note                              people paused it: from now on no time counts
+resumed    note                              people let it go on
 closed     note                              the sweep is over
 """
 
@@ -136,6 +138,7 @@ def _session(view: SweepView | None, record: Record) -> SweepView:
         asked=asked,
         seconds=view.elapsed,
         session=now,
+        held=False,
         updated=now,
         ended=None,
         note="",
@@ -166,6 +169,15 @@ def _known(model: type[Spec], data: dict[str, Any]) -> Spec:
 
 def _note(view: SweepView, record: Record) -> SweepView:
     return replace(view, note=record.data["text"])
+
+
+def _held(view: SweepView, record: Record) -> SweepView:
+    return replace(_resumed(view, record), held=True)
+
+
+def _resumed(view: SweepView, record: Record) -> SweepView:
+    now, note = record.time, record.data["note"]
+    return replace(view, note=note, seconds=view.elapsed_at(now), session=now, held=False)
 
 
 def _closed(view: SweepView, record: Record) -> SweepView:
@@ -323,6 +335,8 @@ def _heard(trial: TrialView, event: Event) -> TrialView:
 _SWEEP: dict[str, Callable[[SweepView, Record], SweepView]] = {
     "extended": _extended,
     "note": _note,
+    "held": _held,
+    "resumed": _resumed,
     "closed": _closed,
 }
 _TRIAL: dict[str, Callable[[TrialView, Record], TrialView]] = {

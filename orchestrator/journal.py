@@ -183,6 +183,14 @@ class Journal:
         if self.view.note != text:
             self._write("note", {"text": text})
 
+    def held(self, note: str) -> None:
+        """People paused the sweep; until it is resumed no time counts."""
+        self._write("held", {"note": note})
+
+    def resumed(self) -> None:
+        """People let the sweep go on."""
+        self._write("resumed", {"note": "resumed"})
+
     def closed(self, note: str) -> None:
         """The sweep is over."""
         self._write("closed", {"note": note})

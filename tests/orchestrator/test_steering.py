@@ -106,6 +106,32 @@ def test_a_paused_sweep_waits_with_its_trials_saved_until_it_is_resumed(tmp_path
     assert view.trials[1].restarts == 0
 
 
+def test_a_night_on_hold_costs_nothing_of_the_hours(tmp_path, monkeypatch):
+    """The clock jumps by a day while the sweep is paused, and again over a restart on hold."""
+    now, nights = [0.0], []
+
+    def clock():
+        now[0] += 1.0
+        return now[0]
+
+    def slept(_seconds):
+        now[0] += 86_400.0
+        nights.append(now[0])
+        post(tmp_path / "s", Request(verb="stop" if len(nights) == 1 else "resume"))
+
+    monkeypatch.setattr(loop.time, "sleep", slept)
+    spec = make_sweep(4, stop=StopSpec(rule="none", infeasible_patience=0), hours=1.0)
+    study, asks = FakeStudy(spec), {1: [Request(verb="pause")], 2: [Request(verb="pause")]}
+    for ends in (False, True):
+        view = Controller(
+            spec, tmp_path / "s", InlineExecutor(Asked(tmp_path / "s", asks)), MemoryTracker(),
+            open_study=lambda *_: study, clock=clock,
+        ).run()  # fmt: skip
+        assert (view.ended is not None) is ends
+    assert len(nights) == 2
+    assert states(view) == ["complete"] * 4
+
+
 def test_a_larger_budget_counts_at_once_and_stays_in_the_log(tmp_path):
     asks = {1: [Request(verb="extend", trials=2), Request(verb="extend", trials=1, hours=5.0)]}
     view, _, _ = run(tmp_path / "s", asks)
