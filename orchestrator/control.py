@@ -32,6 +32,8 @@ class Request(Frozen):
     trials: int = 0
     gpu_hours: float = 0.0
     hours: float = 0.0
+    samples: int = 0
+    cost: float = 0.0
     point: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -41,7 +43,7 @@ def post(folder: Path, request: Request) -> Path:
     place.mkdir(exist_ok=True)
     name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"
     aside = place / f"{name}.new"
-    aside.write_text(request.model_dump_json(), encoding="utf-8")
+    aside.write_text(request.model_dump_json(exclude_defaults=True), encoding="utf-8")
     return aside.replace(place / f"{name}.json")
 
 

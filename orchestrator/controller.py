@@ -353,8 +353,8 @@ class Controller:
         if not leaving.final:
             return
         self._frozen.give_up_all(leaving.reason)
-        for number in [*self._queue, *sorted(self._active)]:
-            self._desk.finish(number, Ending(state=TrialState.PRUNED, reason=leaving.reason), None)
+        for number in sorted(self._active):
+            self._desk.finish(number, Ending(state=TrialState.PAUSED, reason=leaving.reason), None)
 
     def _close(self) -> SweepView:
         """Say how the sweep stands, see the last data off, and show it all once more."""

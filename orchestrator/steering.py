@@ -16,10 +16,9 @@ PAUSED = Leaving(reason="paused; `mirsweep resume` goes on")
 def extended(spec: SweepSpec, request: Request) -> SweepSpec:
     """The recipe with a larger budget; a limit that it does not have stays away."""
     budget = spec.budget.model_dump()
-    budget["trials"] += request.trials
-    for name, more in (("hours", request.hours), ("gpu_hours", request.gpu_hours)):
-        if more and budget[name] is not None:
-            budget[name] += more
+    for name, limit in budget.items():
+        if limit is not None:
+            budget[name] += getattr(request, name)
     return spec.model_copy(update={"budget": BudgetSpec.model_validate(budget)})
 
 

@@ -22,7 +22,7 @@ from orchestrator.fold import load_view
 from orchestrator.lease import HOLDER_NAME
 from orchestrator.state import TrialState
 from orchestrator.trackers.memory import MemoryTracker
-from sweeps.spec import StopSpec
+from sweeps.spec import BudgetSpec, StopSpec
 
 
 @pytest.fixture(autouse=True)
@@ -140,6 +140,36 @@ def test_a_larger_budget_counts_at_once_and_stays_in_the_log(tmp_path):
     assert (found.trials, found.hours) == (7, None)
 
 
+@pytest.mark.parametrize("slots", [1, 2])
+def test_what_a_spent_budget_cut_short_goes_on_when_it_has_grown(tmp_path, slots):
+    spec = make_sweep(4, stop=StopSpec(rule="none", infeasible_patience=0))
+    budget = BudgetSpec(trials=4, samples=2 * SAMPLES + 24 * slots)
+    spec = spec.model_copy(update={"budget": budget})
+    jobs, study, tracker = FakeJobs(), FakeStudy(spec), MemoryTracker()
+
+    def sitting():
+        executor = InlineExecutor(jobs, slots=slots, nodes=((2.0, 0.0),))
+        return Controller(
+            spec, tmp_path / "s", executor, tracker, open_study=lambda *_: study
+        ).run()  # fmt: skip
+
+    for _ in range(2):  # nor is anything lost by running the same command again
+        view = sitting()
+        assert view.note == f"the budget of {budget.samples} samples is spent"
+        assert view.ended is not None
+        assert states(view) == ["complete"] * 2 + ["paused"] * slots
+        assert view.trials[2].reason == view.note
+        assert sorted(study.told) == [0, 1]
+        assert tracker.trials[2].state == "paused"
+    words = ["extend", str(tmp_path / "s"), "--samples", str(2 * SAMPLES)]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    view = sitting()
+    assert states(view) == ["complete"] * 4
+    assert view.spec.budget.samples == budget.samples + 2 * SAMPLES
+    assert set(jobs.trained.values()) == {SAMPLES}, "they went on from their checkpoints"
+    assert set(study.tellings.values()) == {1}
+
+
 def test_a_larger_budget_outlasts_its_controller_until_the_recipe_has_another(tmp_path):
     def again(trials, study):
         spec = make_sweep(trials, stop=StopSpec(rule="none", infeasible_patience=0))
@@ -204,6 +234,10 @@ def test_a_holder_is_seen_by_its_process(tmp_path):
         (["stop"], 1, "no controller runs this study"),
         (["pause"], 1, "no controller runs this study"),
         (["extend"], 2, "nothing to add"),
+        (["extend", "--hours", "1"], 2, "this sweep has no budget.hours"),
+        (["extend", "--trials", "1", "--gpu-hours", "1"], 2, "has no budget.gpu_hours"),
+        (["extend", "--samples", "8"], 2, "leave out --samples"),
+        (["extend", "--cost", "8"], 2, "leave out --cost"),
         (["retry"], 2, "say what to try again"),
         (["retry", "--failed"], 2, "no failed trial"),
         (["enqueue", "nosuch=1"], 2, "no such parameter"),
