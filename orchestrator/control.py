@@ -1,7 +1,8 @@
 """Requests to a running controller, from any terminal that reaches the study's folder.
 
 A request is one small file, written whole or not at all; the controller's loop takes it, carries it
-out and removes it. Requests for the time after the present controller wait for the next one.
+out and removes it. Where doing it twice would be too much, the log remembers the file's name.
+Requests for the time after the present controller wait for the next one.
 """
 
 from __future__ import annotations

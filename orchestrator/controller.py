@@ -17,7 +17,7 @@ from pathlib import Path
 from jobs.events import Failed, FailureKind, Finished, Stopped
 from mir.errors import ClusterError, ConfigError, DataError, MirsweepError
 from orchestrator.budget import spent, trials_left
-from orchestrator.control import waiting
+from orchestrator.control import Request, waiting
 from orchestrator.desk import Desk
 from orchestrator.endings import Ending, LastWord, Leaving, ending
 from orchestrator.frozen import Frozen
@@ -182,28 +182,29 @@ class Controller:
             return
         self._asked_at = now
         for path, request in waiting(self._folder):
-            match request.verb:
-                case "stop":
-                    self._leaving = self._leaving or STOPPED
-                case "drain":
-                    self._hold = DRAINED
-                case "pause":
-                    self._pause()
-                case "resume":
-                    self._hold = None
-                    self._desk.journal.resumed()
-                case "extend":
-                    enlarge(self._desk, request)
-                case "retry":
-                    self._retry()
-                case "enqueue":
-                    add_points(self._desk, [request.point])
+            if path.stem not in self._view.requests:  # its file outlives a controller killed here
+                self._carry_out(request, path.stem)
             path.unlink(missing_ok=True)
 
-    def _retry(self) -> None:
-        again = [t for t in failed_points(self._view) if t.number not in self._retried]
-        self._retried.update(trial.number for trial in again)
-        add_points(self._desk, [trial.params for trial in again])
+    def _carry_out(self, request: Request, name: str) -> None:
+        match request.verb:
+            case "stop":
+                self._leaving = self._leaving or STOPPED
+            case "drain":
+                self._hold = DRAINED
+            case "pause":
+                self._pause()
+            case "resume":
+                self._hold = None
+                self._desk.journal.resumed()
+            case "extend":
+                enlarge(self._desk, request, name)
+            case "retry":
+                again = [t for t in failed_points(self._view) if t.number not in self._retried]
+                self._retried.update(trial.number for trial in again)
+                add_points(self._desk, [trial.params for trial in again], name)
+            case "enqueue":
+                add_points(self._desk, [request.point], name)
 
     def _pause(self) -> None:
         self._hold = PAUSED

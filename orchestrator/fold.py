@@ -4,6 +4,7 @@ The kinds of record, each with the fields of its `data`:
 
 session    spec, pid, host, code_version     a controller begins; the first opens the study
 extended   budget                            people gave the sweep a larger one
+             + request                       the request that asked for it
 asked      trial, params, raw, job           Optuna suggested a trial
              + workers                       where the search chose its number of ranks
 waits      trial, reason                     a trial has no room to run
@@ -148,7 +149,9 @@ def _session(view: SweepView | None, record: Record) -> SweepView:
 
 def _extended(view: SweepView, record: Record) -> SweepView:
     budget = BudgetSpec.model_validate(record.data["budget"])
-    return replace(view, spec=view.spec.model_copy(update={"budget": budget}))
+    taken = view.requests | {record.data["request"]} if "request" in record.data else view.requests
+    spec = view.spec.model_copy(update={"budget": budget})
+    return replace(view, spec=spec, requests=taken)
 
 
 def _known(model: type[Spec], data: dict[str, Any]) -> Spec:

@@ -77,9 +77,9 @@ class Journal:
             },
         )
 
-    def extended(self, budget: BudgetSpec) -> None:
-        """People gave the sweep a larger budget."""
-        self._write("extended", {"budget": budget.model_dump(mode="json")})
+    def extended(self, budget: BudgetSpec, request: str) -> None:
+        """People gave the sweep a larger budget, by this request."""
+        self._write("extended", {"budget": budget.model_dump(mode="json"), "request": request})
 
     def asked(self, trial: Trial) -> None:
         """Optuna suggested a trial."""

@@ -130,6 +130,7 @@ class SweepView:
     held: whether people have paused the sweep, which costs none of that time.
     updated: time of the newest record. code_version: commit that runs the sweep.
     micro_batches: sizes that an out-of-memory failure lowered, by shape of the job.
+    requests: what people asked for and has been carried out, where twice would be too much.
     asked: the budget of the newest `mirsweep run`; `spec` has the one that counts.
     busy: seconds of all attempts that are over, as of jobs on the recipe's number of ranks.
     samples: seen by all trials, repeats included.
@@ -149,6 +150,7 @@ class SweepView:
     busy: float = 0.0
     samples: int = 0
     asked: BudgetSpec | None = None
+    requests: frozenset[str] = frozenset()
 
     @property
     def elapsed(self) -> float:

@@ -34,15 +34,15 @@ def failed_points(view: SweepView) -> list[TrialView]:
     ]
 
 
-def enlarge(desk: Desk, request: Request) -> None:
-    """Note the larger budget in the log; from now on it counts."""
+def enlarge(desk: Desk, request: Request, name: str) -> None:
+    """Note the larger budget in the log; from now on it counts. name: of the request."""
     desk.spec = extended(desk.spec, request)
-    desk.journal.extended(desk.spec.budget)
+    desk.journal.extended(desk.spec.budget, name)
 
 
-def add_points(desk: Desk, points: list[dict[str, float | int | str]]) -> None:
-    """Try these points next, beyond the budget's trials."""
+def add_points(desk: Desk, points: list[dict[str, float | int | str]], name: str) -> None:
+    """Try these points next, beyond the budget's trials. name: of the request."""
+    if points:
+        enlarge(desk, Request(verb="extend", trials=len(points)), name)
     for point in points:
         desk.clerk.enqueue(point)
-    if points:
-        enlarge(desk, Request(verb="extend", trials=len(points)))

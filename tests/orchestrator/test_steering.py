@@ -3,10 +3,11 @@
 import json
 import os
 import socket
+from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
-from small_world import SAMPLES, FakeJobs, FakeStudy, make_sweep
+from small_world import SAMPLES, FakeJobs, FakeStudy, Fuse, Killed, make_sweep
 from typer.testing import CliRunner
 
 import orchestrator.controller as loop
@@ -17,6 +18,7 @@ from orchestrator.cli import app
 from orchestrator.control import FOLDER, Request, controlled, post, taken, waiting
 from orchestrator.controller import Controller
 from orchestrator.detach import LOG, detach_here, detach_on_cluster
+from orchestrator.eventlog import EventLog
 from orchestrator.executors.inline import InlineExecutor
 from orchestrator.fold import load_view
 from orchestrator.lease import HOLDER_NAME
@@ -48,10 +50,15 @@ def run(folder, asks, *, trials=4, study=None, **fields):
     spec = make_sweep(trials, stop=StopSpec(rule="none", infeasible_patience=0))
     jobs = Asked(folder, asks, **fields)
     study = study or FakeStudy(spec)
-    view = Controller(
+    return sitting(folder, jobs, study), jobs, study
+
+
+def sitting(folder, jobs, study):
+    """One controller on a sweep without rules."""
+    spec = study.spec.model_copy(update={"stop": StopSpec(rule="none", infeasible_patience=0)})
+    return Controller(
         spec, folder, InlineExecutor(jobs), MemoryTracker(), open_study=lambda *_: study
     ).run()
-    return view, jobs, study
 
 
 def states(view):
@@ -215,6 +222,43 @@ def test_an_enqueued_point_comes_next(tmp_path):
     view, _, _ = run(tmp_path / "s", asks)
     assert view.trials[1].params["learning_rate"] == 0.0125
     assert len(view.trials) == 5
+
+
+POINT = {"learning_rate": 0.0125}
+DIVERGED = Failed(kind="diverged", reason="loss is nan")
+
+
+def test_a_request_counts_once_wherever_its_controller_is_killed(tmp_path, monkeypatch):
+    append, fuse = EventLog.append, Fuse()
+
+    def burning(log, *args, **kwargs):
+        record = append(log, *args, **kwargs)
+        fuse()
+        return record
+
+    monkeypatch.setattr(EventLog, "append", burning)
+    for burns in range(1000):
+        folder, study = tmp_path / str(burns), FakeStudy(make_sweep(3))
+        verbs = [{"verb": "extend", "trials": 2}, {"verb": "enqueue", "point": POINT}]
+        requests = [Request(verb="retry"), *map(Request.model_validate, verbs)]
+        jobs = Asked(folder, {1: requests}, failures={0: [DIVERGED] * 9})
+        fuse.left = burns
+        view = None
+        while view is None:
+            with suppress(Killed):
+                view = sitting(folder, jobs, study)
+        burnt = fuse.left is None
+        fuse.left = None
+        assert view.spec.budget.trials == 3 + 1 + 2 + 1, burns
+        points = [trial.params["learning_rate"] for trial in view.trials.values()]
+        assert points.count(POINT["learning_rate"]) <= 1, burns
+        assert points.count(points[0]) <= 2, burns
+        assert not waiting(folder)
+        again = sitting(folder, jobs, study)
+        assert again.trials == view.trials
+        if not burnt:
+            break
+    assert 0.0125 in points and points.count(points[0]) == 2
 
 
 def test_a_holder_is_seen_by_its_process(tmp_path):
