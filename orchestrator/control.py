@@ -2,7 +2,7 @@
 
 A request is one small file, written whole or not at all; the controller's loop takes it, carries it
 out and removes it. Where doing it twice would be too much, the log remembers the file's name.
-Requests for the time after the present controller wait for the next one.
+What changes the study waits for the next controller where none runs.
 """
 
 from __future__ import annotations
@@ -36,6 +36,11 @@ class Request(Frozen):
     samples: int = 0
     cost: float = 0.0
     point: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def passing(self) -> bool:
+        """Whether it is for the present controller alone, not for the study."""
+        return self.verb in ("stop", "drain", "pause", "resume")
 
 
 def post(folder: Path, request: Request) -> Path:

@@ -125,5 +125,7 @@ def _ask(folder: Path, request: Request, word: str, as_json: bool) -> None:
         print_json({"study": str(folder), "request": request.verb, "taken": done})
     elif done:
         typer.echo(f"{folder.name}: the controller {word}")
+    elif request.passing:
+        typer.echo(f"{folder.name}: no answer yet: once the controller hears of it, it {word}")
     else:
         typer.echo(f"{folder.name}: left for the next controller: it {word}")

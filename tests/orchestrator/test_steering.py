@@ -261,6 +261,16 @@ def test_a_request_counts_once_wherever_its_controller_is_killed(tmp_path, monke
     assert 0.0125 in points and points.count(points[0]) == 2
 
 
+@pytest.mark.parametrize("verb", ["stop", "drain", "pause", "resume"])
+def test_what_an_earlier_controller_did_not_live_to_hear_is_not_for_the_next(tmp_path, verb):
+    folder = tmp_path / "s"
+    folder.mkdir()
+    post(folder, Request(verb=verb))
+    view, _, _ = run(folder, {})
+    assert states(view) == ["complete"] * 4
+    assert not waiting(folder)
+
+
 def test_a_holder_is_seen_by_its_process(tmp_path):
     assert not controlled(tmp_path)
     holder = {"host": socket.gethostname(), "pid": os.getpid()}
