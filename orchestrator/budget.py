@@ -11,12 +11,11 @@ from sweeps.spec import ResourceSpec
 def spent(view: SweepView, now: float, running: Iterable[TrialView] = ()) -> str | None:
     """Why every job must stop now, None while there is budget left.
 
-    now: seconds since the epoch. Only time in which a controller ran counts. running: the trials
-    that use devices at the moment.
+    now: seconds since the epoch. Only time in which a controller ran and was not held counts.
+    running: the trials that use devices at the moment.
     """
     budget = view.spec.budget
-    elapsed = view.seconds + max(0.0, now - view.session)
-    if budget.hours is not None and elapsed >= budget.hours * 3600:
+    if budget.hours is not None and view.elapsed_at(now) >= budget.hours * 3600:
         return f"the budget of {budget.hours:g} h is spent"
     if budget.samples is not None and view.samples >= budget.samples:
         return f"the budget of {budget.samples:,} samples is spent"

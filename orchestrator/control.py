@@ -1,7 +1,8 @@
 """Requests to a running controller, from any terminal that reaches the study's folder.
 
 A request is one small file, written whole or not at all; the controller's loop takes it, carries it
-out and removes it. Requests for the time after the present controller wait for the next one.
+out and removes it. Where doing it twice would be too much, the log remembers the file's name.
+What changes the study waits for the next controller where none runs.
 """
 
 from __future__ import annotations
@@ -32,7 +33,14 @@ class Request(Frozen):
     trials: int = 0
     gpu_hours: float = 0.0
     hours: float = 0.0
+    samples: int = 0
+    cost: float = 0.0
     point: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def passing(self) -> bool:
+        """Whether it is for the present controller alone, not for the study."""
+        return self.verb in ("stop", "drain", "pause", "resume")
 
 
 def post(folder: Path, request: Request) -> Path:
@@ -41,7 +49,7 @@ def post(folder: Path, request: Request) -> Path:
     place.mkdir(exist_ok=True)
     name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"
     aside = place / f"{name}.new"
-    aside.write_text(request.model_dump_json(), encoding="utf-8")
+    aside.write_text(request.model_dump_json(exclude_defaults=True), encoding="utf-8")
     return aside.replace(place / f"{name}.json")
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from jobs.events import Failed, FailureKind, Finished, Stopped
 from mir.errors import ClusterError, ConfigError, DataError, MirsweepError
 from orchestrator.budget import spent
-from orchestrator.control import waiting
+from orchestrator.control import Request, waiting
 from orchestrator.desk import Desk
 from orchestrator.endings import Ending, LastWord, Leaving, ending
 from orchestrator.frozen import Frozen
@@ -114,7 +114,10 @@ class Controller:
     def _run(self) -> SweepView:
         with ExitStack() as stack:
             stack.enter_context(study_folder(self._folder))
+            unheard = [path for path, request in waiting(self._folder) if request.passing]
             self._lease = stack.enter_context(lease(self._folder, self._wait_s))
+            for path in unheard:  # for an earlier controller, which did not live to hear it
+                path.unlink(missing_ok=True)
             interrupt = stack.enter_context(listening())
             journal = stack.enter_context(closing(Journal(self._folder, self._clock)))
             # Jobs end before the lease does: the next controller must not meet them.
@@ -182,32 +185,33 @@ class Controller:
             return
         self._asked_at = now
         for path, request in waiting(self._folder):
-            match request.verb:
-                case "stop":
-                    self._leaving = self._leaving or STOPPED
-                case "drain":
-                    self._hold = DRAINED
-                case "pause":
-                    self._pause()
-                case "resume":
-                    self._hold = None
-                    self._desk.journal.note("resumed")
-                case "extend":
-                    enlarge(self._desk, request)
-                case "retry":
-                    self._retry()
-                case "enqueue":
-                    add_points(self._desk, [request.point])
+            if path.stem not in self._view.requests:  # its file outlives a controller killed here
+                self._carry_out(request, path.stem)
             path.unlink(missing_ok=True)
 
-    def _retry(self) -> None:
-        again = [t for t in failed_points(self._view) if t.number not in self._retried]
-        self._retried.update(trial.number for trial in again)
-        add_points(self._desk, [trial.params for trial in again])
+    def _carry_out(self, request: Request, name: str) -> None:
+        match request.verb:
+            case "stop":
+                self._leaving = self._leaving or STOPPED
+            case "drain":
+                self._hold = DRAINED
+            case "pause":
+                self._pause()
+            case "resume":
+                self._hold = None
+                self._desk.journal.resumed()
+            case "extend":
+                enlarge(self._desk, request, name)
+            case "retry":
+                again = [t for t in failed_points(self._view) if t.number not in self._retried]
+                self._retried.update(trial.number for trial in again)
+                add_points(self._desk, [trial.params for trial in again], name)
+            case "enqueue":
+                add_points(self._desk, [request.point], name)
 
     def _pause(self) -> None:
         self._hold = PAUSED
-        self._desk.journal.note(PAUSED.reason)
+        self._desk.journal.held(PAUSED.reason)
         for number in sorted(self._active):
             self._executor.stop(number, PAUSED.reason)
 
@@ -353,8 +357,8 @@ class Controller:
         if not leaving.final:
             return
         self._frozen.give_up_all(leaving.reason)
-        for number in [*self._queue, *sorted(self._active)]:
-            self._desk.finish(number, Ending(state=TrialState.PRUNED, reason=leaving.reason), None)
+        for number in sorted(self._active):
+            self._desk.finish(number, Ending(state=TrialState.PAUSED, reason=leaving.reason), None)
 
     def _close(self) -> SweepView:
         """Say how the sweep stands, see the last data off, and show it all once more."""

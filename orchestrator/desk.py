@@ -6,7 +6,6 @@ controller that dies in between is made good by the next one (`recovery`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,7 +22,6 @@ from orchestrator.ports import Executor, Launch, Placed, Suggester, Tracker
 from orchestrator.projections import report_one, tell
 from orchestrator.remedy import memory_shape
 from orchestrator.state import TrialState, TrialView
-from sweeps.axes import Raw
 from sweeps.decision import Decision, Verdict
 from sweeps.spec import ResourceSpec, SweepSpec
 from sweeps.stopping import Judge
@@ -72,11 +70,6 @@ class Desk:
     def left(self) -> int:
         """How many new trials may be asked for."""
         return 0 if self.exhausted else trials_left(self.journal.view)
-
-    def enqueue(self, points: Sequence[Raw]) -> None:
-        """Try these points next."""
-        self.journal.queued(points)
-        self.exhausted = ""
 
     def ask(self) -> TrialView | None:
         """Ask for the next trial; None if Optuna has not answered yet, or has nothing left.

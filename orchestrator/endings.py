@@ -19,7 +19,10 @@ _NO_PAUSE = (*_OWN_FAULT, "disk-full")
 
 @dataclass(frozen=True, kw_only=True)
 class Leaving:
-    """Why all jobs are being stopped. final: their trials end, instead of waiting for later."""
+    """Why all jobs are being stopped; their trials wait for later.
+
+    final: the sweep is over unless its budget grows, so trials that a rule had paused end.
+    """
 
     reason: str
     final: bool = False
@@ -51,8 +54,6 @@ def ending(trial: TrialView, word: LastWord, sweep: SweepSpec, leaving: Leaving 
         return Ending(state=state, reason=trial.verdict_reason)
     if isinstance(word, Failed) and (leaving is None or word.kind in _OWN_FAULT):
         return _failed(trial, word, sweep)
-    if leaving is not None and leaving.final:
-        return Ending(state=TrialState.PRUNED, reason=leaving.reason)
     if leaving is not None:
         return Ending(state=TrialState.PAUSED, reason=leaving.reason)
     reason = f"preempted: {word.reason}; runs again from its checkpoint"

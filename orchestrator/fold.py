@@ -4,6 +4,7 @@ The kinds of record, each with the fields of its `data`:
 
 session    spec, pid, host, code_version     a controller begins; the first opens the study
 extended   budget                            people gave the sweep a larger one
+              + request, points               the request that asked for it, for points of its own
 queued     points                            to be tried next, in order; raw parameters as given
 asked      trial, params, raw, job           Optuna suggested a trial
              + workers                       where the search chose its number of ranks
@@ -20,6 +21,8 @@ requeued   trial, state, reason, counted     a job ended early and its trial wil
 ended      trial, state, reason, objective   a trial reached its final state
              + event                         the job's last word, where it said one
 note       text                              a word about the sweep as a whole
+held       note                              people paused it: from now on no time counts
+resumed    note                              people let it go on
 closed     note                              the sweep is over
 """
 
@@ -153,6 +156,7 @@ def _session(view: SweepView | None, record: Record) -> SweepView:
         asked=asked,
         seconds=view.elapsed,
         session=now,
+        held=False,
         updated=now,
         ended=None,
         note="",
@@ -162,7 +166,10 @@ def _session(view: SweepView | None, record: Record) -> SweepView:
 
 def _extended(view: SweepView, record: Record) -> SweepView:
     budget = BudgetSpec.model_validate(record.data["budget"])
-    return replace(view, spec=view.spec.model_copy(update={"budget": budget}))
+    taken = view.requests | {record.data["request"]} if "request" in record.data else view.requests
+    spec = view.spec.model_copy(update={"budget": budget})
+    more = replace(view, spec=spec, requests=taken)
+    return _queued(more, record) if "points" in record.data else more
 
 
 def _known(model: type[Spec], data: dict[str, Any]) -> Spec:
@@ -183,6 +190,15 @@ def _known(model: type[Spec], data: dict[str, Any]) -> Spec:
 
 def _note(view: SweepView, record: Record) -> SweepView:
     return replace(view, note=record.data["text"])
+
+
+def _held(view: SweepView, record: Record) -> SweepView:
+    return replace(_resumed(view, record), held=True)
+
+
+def _resumed(view: SweepView, record: Record) -> SweepView:
+    now, note = record.time, record.data["note"]
+    return replace(view, note=note, seconds=view.elapsed_at(now), session=now, held=False)
 
 
 def _closed(view: SweepView, record: Record) -> SweepView:
@@ -341,6 +357,8 @@ _SWEEP: dict[str, Callable[[SweepView, Record], SweepView]] = {
     "extended": _extended,
     "queued": _queued,
     "note": _note,
+    "held": _held,
+    "resumed": _resumed,
     "closed": _closed,
 }
 _TRIAL: dict[str, Callable[[TrialView, Record], TrialView]] = {

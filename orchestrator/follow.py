@@ -12,7 +12,7 @@ from pathlib import Path
 from mir.errors import DataError
 from orchestrator.eventlog import LOG_NAME, read_from
 from orchestrator.fold import advance
-from orchestrator.lease import HOLDER_NAME, STALE_S, read_holder
+from orchestrator.lease import HOLDER_NAME, STALE_S, process_of, read_holder
 from orchestrator.state import SweepView
 
 LOOK_S = 1.0
@@ -21,8 +21,9 @@ LOOK_S = 1.0
 class Pulse:
     """Whether a study's controller lives, as far as this host can tell.
 
-    A process on this host is asked for. On another host only the heartbeat tells: who stood
-    still for `STALE_S` while we looked is dead.
+    A process on this host is asked for, by when it began: its number alone may be another's by
+    now. Where that is not known, and on another host, the heartbeat tells: who stood still for
+    `STALE_S` while we looked is dead.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -36,12 +37,16 @@ class Pulse:
         return not self._path.exists()
 
     def alive(self) -> bool:
-        """A first look believes a holder on another host."""
+        """A first look believes a heartbeat."""
         holder = read_holder(self._path)
         if holder is None:
             return False
         if holder["host"] == socket.gethostname():
-            return _running(holder["pid"])
+            known: str | None = holder.get("process")
+            if known is not None:
+                return process_of(holder["pid"]) == known
+            if not _running(holder["pid"]):
+                return False
         beat = (holder.get("token"), holder.get("beat"))
         now = time.monotonic()
         if beat != self._beat:

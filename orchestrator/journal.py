@@ -78,9 +78,11 @@ class Journal:
             },
         )
 
-    def extended(self, budget: BudgetSpec) -> None:
-        """People gave the sweep a larger budget."""
-        self._write("extended", {"budget": budget.model_dump(mode="json")})
+    def extended(self, budget: BudgetSpec, request: str, points: Sequence[Raw] = ()) -> None:
+        """People gave the sweep a larger budget, by this request, to try these points next."""
+        queued = {"points": [dict(point) for point in points]} if points else {}
+        made = {"budget": budget.model_dump(mode="json"), "request": request}
+        self._write("extended", {**made, **queued})
 
     def queued(self, points: Sequence[Raw]) -> None:
         """Points are to be tried next, after those that are queued already."""
@@ -187,6 +189,14 @@ class Journal:
         """A word about the sweep as a whole; said once."""
         if self.view.note != text:
             self._write("note", {"text": text})
+
+    def held(self, note: str) -> None:
+        """People paused the sweep; until it is resumed no time counts."""
+        self._write("held", {"note": note})
+
+    def resumed(self) -> None:
+        """People let the sweep go on."""
+        self._write("resumed", {"note": "resumed"})
 
     def closed(self, note: str) -> None:
         """The sweep is over."""

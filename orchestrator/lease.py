@@ -39,6 +39,7 @@ class Lease:
     def __init__(self, folder: Path) -> None:
         self._path = folder / HOLDER_NAME
         self._token = uuid.uuid4().hex
+        self._process = process_of(os.getpid())
         self._since = time.time()
         self._taken = False
         self._over = threading.Event()
@@ -75,6 +76,7 @@ class Lease:
     def _write(self, beat: int) -> None:
         holder = {
             "pid": os.getpid(),
+            "process": self._process,
             "host": socket.gethostname(),
             "since": self._since,
             "token": self._token,
@@ -156,6 +158,19 @@ def read_holder(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return holder
+
+
+def process_of(pid: int) -> str | None:
+    """What tells a process of this host from all others that ever have its number.
+
+    None where it does not run, or where the system does not say (it has no /proc).
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if state == "Z" else f"{boot} {fields[18]}"  # when it began, in ticks since boot
 
 
 def _token(path: Path) -> str | None:

@@ -127,9 +127,11 @@ class SweepView:
     """A whole sweep as people see it; trials by number. ended: None while it runs.
 
     note: the newest word about the sweep as a whole ('interrupted', 'budget of 2 h is spent').
-    seconds: time spent by controllers before the present one; session: when that one began.
+    seconds: time spent by controllers up to `session`, when the present one began or was resumed.
+    held: whether people have paused the sweep, which costs none of that time.
     updated: time of the newest record. code_version: commit that runs the sweep.
     micro_batches: sizes that an out-of-memory failure lowered, by shape of the job.
+    requests: what people asked for and has been carried out, where twice would be too much.
     asked: the budget of the newest `mirsweep run`; `spec` has the one that counts.
     queue: points to be tried next, as raw parameters; what they leave out is chosen. None in a log
         that was begun before it had them. next_trial: the first number without a trial.
@@ -144,6 +146,7 @@ class SweepView:
     note: str = ""
     seconds: float = 0.0
     session: float = 0.0
+    held: bool = False
     updated: float = 0.0
     code_version: str = ""
     micro_batches: dict[str, int] = field(default_factory=dict)
@@ -152,8 +155,13 @@ class SweepView:
     asked: BudgetSpec | None = None
     queue: tuple[Raw, ...] | None = None
     next_trial: int = 0
+    requests: frozenset[str] = frozenset()
 
     @property
     def elapsed(self) -> float:
         """Seconds during which a controller was running, up to the newest record."""
-        return self.seconds + max(0.0, self.updated - self.session)
+        return self.elapsed_at(self.updated)
+
+    def elapsed_at(self, now: float) -> float:
+        """The same up to `now`, seconds since the epoch, while a controller runs."""
+        return self.seconds if self.held else self.seconds + max(0.0, now - self.session)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from mir.errors import ConfigError
 from orchestrator.control import Request
 from orchestrator.desk import Desk
 from orchestrator.endings import Leaving
 from orchestrator.state import SweepView, TrialState, TrialView
+from sweeps.axes import Raw
 from sweeps.space import space_of
 from sweeps.spec import BudgetSpec, SweepSpec
 
@@ -22,10 +24,9 @@ PAUSED = Leaving(reason="paused; `mirsweep resume` goes on")
 def extended(spec: SweepSpec, request: Request) -> SweepSpec:
     """The recipe with a larger budget; a limit that it does not have stays away."""
     budget = spec.budget.model_dump()
-    budget["trials"] += request.trials
-    for name, more in (("hours", request.hours), ("gpu_hours", request.gpu_hours)):
-        if more and budget[name] is not None:
-            budget[name] += more
+    for name, limit in budget.items():
+        if limit is not None:
+            budget[name] += getattr(request, name)
     return spec.model_copy(update={"budget": BudgetSpec.model_validate(budget)})
 
 
@@ -41,14 +42,22 @@ def failed_points(view: SweepView) -> list[TrialView]:
     ]
 
 
-def enlarge(desk: Desk, request: Request) -> None:
-    """Note the larger budget in the log; from now on it counts."""
+def enlarge(desk: Desk, request: Request, name: str, points: Sequence[Raw] = ()) -> None:
+    """Note the larger budget in the log, with the points that it is for; from now on it counts.
+
+    name: of the request.
+    """
     desk.spec = extended(desk.spec, request)
-    desk.journal.extended(desk.spec.budget)
+    desk.journal.extended(desk.spec.budget, name, points)
+    if points:
+        desk.exhausted = ""
 
 
-def add_points(desk: Desk, points: list[dict[str, float | int | str]]) -> None:
-    """Try these points next, beyond the budget's trials; one outside the space is left out."""
+def add_points(desk: Desk, points: list[dict[str, float | int | str]], name: str) -> None:
+    """Try these points next, beyond the budget's trials; one outside the space is left out.
+
+    name: of the request.
+    """
     space, found = space_of(desk.spec), []
     for point in points:
         try:
@@ -56,5 +65,4 @@ def add_points(desk: Desk, points: list[dict[str, float | int | str]]) -> None:
         except ConfigError as error:
             logger.warning("a point was refused: %s", error)
     if found:
-        desk.enqueue(found)
-        enlarge(desk, Request(verb="extend", trials=len(found)))
+        enlarge(desk, Request(verb="extend", trials=len(found)), name, found)

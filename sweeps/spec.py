@@ -113,7 +113,8 @@ class StudySpec(Frozen):
 class BudgetSpec(Frozen):
     """What the sweep may cost, whichever comes first.
 
-    hours: of wall-clock time in which a controller ran. samples: seen by all trials together.
+    hours: of wall-clock time in which a controller ran and was not paused. samples: seen by all
+    trials together.
     gpu_hours: of all GPUs that jobs occupied; of cores, where jobs use no GPU. cost: those hours
     at `resources.price_per_hour`.
     """

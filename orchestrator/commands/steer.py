@@ -45,13 +45,27 @@ def extend(
     trials: Annotated[int, typer.Option(min=0, help="So many trials more.")] = 0,
     gpu_hours: Annotated[float, typer.Option(min=0, help="So many GPU-hours more.")] = 0.0,
     hours: Annotated[float, typer.Option(min=0, help="So many hours more.")] = 0.0,
+    samples: Annotated[int, typer.Option(min=0, help="So many samples more.")] = 0,
+    cost: Annotated[float, typer.Option(min=0, help="So much more money.")] = 0.0,
     as_json: AsJson = False,
 ) -> None:
-    """Give a sweep a larger budget."""
-    if not (trials or gpu_hours or hours):
-        raise ConfigError("extend: nothing to add. Give --trials, --gpu-hours or --hours")
-    request = Request(verb="extend", trials=trials, gpu_hours=gpu_hours, hours=hours)
-    _ask(_folder(study), request, "has the larger budget", as_json)
+    """Give a sweep a larger budget. What a spent budget cut short goes on with `mirsweep run`."""
+    folder, view = load_study(study)
+    asked = {
+        "trials": trials, "gpu_hours": gpu_hours, "hours": hours, "samples": samples, "cost": cost,
+    }  # fmt: skip
+    more = {name: amount for name, amount in asked.items() if amount}
+    options = {name: f"--{name.replace('_', '-')}" for name in asked}
+    if not more:
+        raise ConfigError(f"extend: nothing to add. Give one of {', '.join(options.values())}")
+    for name in more:
+        if getattr(view.spec.budget, name) is None:
+            raise ConfigError(
+                f"extend: this sweep has no budget.{name}, so nothing limits it: leave out "
+                f"{options[name]}"
+            )
+    request = Request.model_validate({"verb": "extend", **more})
+    _ask(folder, request, "has the larger budget", as_json)
 
 
 def retry(
@@ -111,5 +125,7 @@ def _ask(folder: Path, request: Request, word: str, as_json: bool) -> None:
         print_json({"study": str(folder), "request": request.verb, "taken": done})
     elif done:
         typer.echo(f"{folder.name}: the controller {word}")
+    elif request.passing:
+        typer.echo(f"{folder.name}: no answer yet: once the controller hears of it, it {word}")
     else:
         typer.echo(f"{folder.name}: left for the next controller: it {word}")

@@ -12,17 +12,17 @@ import os
 import queue
 import threading
 import time
+import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from jobs.events import TERMINAL, Event, Failed, Stopped, event_from_json
+from jobs.events import TERMINAL, Event, Failed, Stopped
 from mir.errors import UnreachableError
 from orchestrator.executors.answer import require_answer
 from orchestrator.executors.attempt import Attempt, Cancelled, Patience
 from orchestrator.executors.inline import Runner, default_runner
-from orchestrator.executors.ray_rank import Rank, RankPlace
+from orchestrator.executors.ray_rank import Rank, RankPlace, heard, rank_places
 from orchestrator.placement import CPU, GPU, wants, why_waiting
 from orchestrator.ports import Capacity, JobEvent, Launch, Placed, Waiting
 from sweeps.spec import ResourceSpec
@@ -50,6 +50,8 @@ from ray.util.placement_group import (
     remove_placement_group,
 )
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+logger = logging.getLogger(__name__)
 
 GROWTH = 384 * 2**20
 """Bytes by which a process may have come to occupy more than its first job made it occupy at most:
@@ -180,9 +182,14 @@ class RayExecutor:
             last = Failed(kind="worker-lost", reason=_first_line(error))
         except RayError as error:
             last = Failed(kind="error", reason=_first_line(error), detail=str(error))
-        finally:
+        except Exception as error:  # noqa: BLE001 - a job that ends unheard holds its slot for ever
+            reason = f"{type(error).__name__}: {_first_line(error)}"
+            last = Failed(kind="error", reason=reason, detail=traceback.format_exc())
+        try:
             if job.gang is not None and not (job.left_in_order and self._keep(job.gang)):
                 job.gang.free()
+        except Exception:  # a job that ends unheard holds its slot for ever
+            logger.warning("job %s: its processes could not be ended", job.name, exc_info=True)
         if self._jobs.get(job.launch.trial) is job:
             del self._jobs[job.launch.trial]
         self._emit(job, last)
@@ -263,11 +270,11 @@ class RayExecutor:
                 continue
             if ready[0] is not lead:
                 waiting.remove(ready[0])
-                word = event_from_json(ray.get(ready[0]))
+                word = heard(ray.get(ready[0]))
                 if isinstance(word, Failed):
                     return _root_cause(word, [ref for ref in others if ref in waiting])
                 continue
-            event = event_from_json(ray.get(next(lead)))
+            event = heard(ray.get(next(lead)))
             if isinstance(event, Failed):
                 return _root_cause(event, others)
             if isinstance(event, TERMINAL):
@@ -331,29 +338,14 @@ def _begin(
 
 
 def _places(job: Attempt, gang: _Gang) -> list[RankPlace]:
-    """Every rank's surroundings; ranks on one node talk over its loopback."""
-    launch, ranks = job.launch, gang.ranks
+    """Every rank's surroundings. Raises NodeDiedError where a node is gone already."""
     bundles = placement_group_table(gang.group)["bundles_to_node_id"]
-    nodes = [bundles[index] for index in range(len(ranks))]
+    nodes = [bundles[index] for index in range(len(gang.ranks))]
     addresses = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes()}
-    port = ray.get(ranks[0].free_port.remote())
-    one_node = len(set(nodes)) == 1
-    return [
-        RankPlace(
-            job=job.name,
-            folder=str(launch.folder.resolve()),
-            shared=None if launch.shared is None else str(launch.shared.resolve()),
-            rank=index,
-            world_size=len(ranks),
-            local_rank=nodes[:index].count(node),
-            master_addr="127.0.0.1" if one_node else addresses[nodes[0]],
-            master_port=port,
-            device="cuda" if launch.resources.gpus_per_worker else "cpu",
-            threads=max(1, int(launch.resources.cpus_per_worker)),
-            cwd=str(Path.cwd()),
-        )
-        for index, node in enumerate(nodes)
-    ]
+    if not addresses.keys() >= set(nodes):
+        raise NodeDiedError("its node was lost before it began")
+    port = ray.get(gang.ranks[0].free_port.remote())
+    return rank_places(job.name, job.launch, nodes, addresses, port)
 
 
 def _root_cause(failure: Failed, others: Sequence[Any]) -> Failed:
@@ -367,7 +359,7 @@ def _root_cause(failure: Failed, others: Sequence[Any]) -> Failed:
         ready, _ = ray.wait(list(others), num_returns=len(others), timeout=_LAST_WORDS_S)
     for reference in ready:
         try:
-            word = event_from_json(ray.get(reference))
+            word = heard(ray.get(reference))
         except LOST as error:
             return Failed(kind="worker-lost", reason=_first_line(error))
         if isinstance(word, Failed):

@@ -11,18 +11,22 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from jobs.events import Event
+from pydantic import ValidationError
+
+from jobs.events import Event, event_from_json
 from jobs.place import Place
 from jobs.spec.downstream import AnyJob, job_from_json
+from mir.errors import ClusterError
 from orchestrator.executors.inline import Runner
 from orchestrator.executors.outcome import whole
 from orchestrator.executors.scores import with_scores_kept
+from orchestrator.ports import Launch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +62,45 @@ class RankPlace:
             "TOKENIZERS_PARALLELISM": "false",
             "DS_ACCELERATOR": self.device,
         }
+
+
+def rank_places(
+    job: str, launch: Launch, nodes: Sequence[str], addresses: Mapping[str, str], port: int
+) -> list[RankPlace]:
+    """Every rank's surroundings; ranks on one node talk over its loopback.
+
+    nodes: where each rank is. addresses: of the nodes. port: free on the lead's node.
+    """
+    one_node = len(set(nodes)) == 1
+    return [
+        RankPlace(
+            job=job,
+            folder=str(launch.folder.resolve()),
+            shared=None if launch.shared is None else str(launch.shared.resolve()),
+            rank=index,
+            world_size=len(nodes),
+            local_rank=nodes[:index].count(node),
+            master_addr="127.0.0.1" if one_node else addresses[nodes[0]],
+            master_port=port,
+            device="cuda" if launch.resources.gpus_per_worker else "cpu",
+            threads=max(1, int(launch.resources.cpus_per_worker)),
+            cwd=str(Path.cwd()),
+        )
+        for index, node in enumerate(nodes)
+    ]
+
+
+def heard(said: dict[str, Any]) -> Event:
+    """What a rank said. Raises ClusterError where it is nothing that this mirsweep knows."""
+    try:
+        return event_from_json(said)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise ClusterError(
+            f"a rank sent what this mirsweep does not know: {place}: {first['msg']}. Install the "
+            "same version of mirsweep on every node"
+        ) from error
 
 
 class Rank:

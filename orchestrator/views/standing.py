@@ -64,8 +64,8 @@ def finished(view: SweepView) -> list[TrialView]:
 
 
 def elapsed(view: SweepView, now: float) -> float:
-    """Seconds during which a controller was running; time between two sittings is left out."""
-    return view.elapsed if view.ended is not None else view.seconds + max(0.0, now - view.session)
+    """Seconds during which a controller ran; time on hold and between sittings is left out."""
+    return view.elapsed if view.ended is not None else view.elapsed_at(now)
 
 
 def seconds_left(view: SweepView, now: float) -> float | None:

@@ -282,7 +282,7 @@ def test_the_time_budget_ends_the_sweep_and_what_runs(tmp_path):
     assert view.ended is not None
     assert 0 < len(view.trials) < 50
     last = view.trials[max(view.trials)]
-    assert last.state is TrialState.PRUNED
+    assert last.state is TrialState.PAUSED
     assert "budget" in last.reason
     assert bench.run().trials == view.trials
 

@@ -138,6 +138,42 @@ def test_a_process_that_jobs_have_left_much_memory_in_serves_no_other(local_ray,
 
 
 @pytest.mark.ray
+def test_a_node_with_another_mirsweep_is_named_as_the_cause(local_ray, tmp_path):
+    class Later(Step):
+        more: int = 1
+
+    def of_another_version(spec, place):
+        yield Later(samples=1, loss=1, learning_rate=1, grad_norm=1, samples_per_second=1)
+
+    from orchestrator.executors.ray_executor import RayExecutor
+
+    executor = RayExecutor(runner=of_another_version)
+    executor.start(launch(tmp_path))
+    last = collect(executor, terminal)[-1].event
+    assert last.kind == "error"
+    assert "step.more" in last.reason
+    assert "the same version of mirsweep" in last.reason
+    assert_free()
+
+
+@pytest.mark.ray
+def test_a_node_that_dies_as_a_job_is_placed_on_it_is_a_lost_worker(
+    local_ray, monkeypatch, tmp_path
+):
+    from orchestrator.executors import ray_executor
+
+    # What Ray says of a group whose node has just died.
+    nowhere = {"bundles_to_node_id": {0: ""}, "state": "RESCHEDULING"}
+    monkeypatch.setattr(ray_executor, "placement_group_table", lambda _: nowhere)
+    executor = under_ray("quick")
+    executor.start(launch(tmp_path))
+    last = collect(executor, terminal)[-1].event
+    assert isinstance(last, Failed)
+    assert last.kind == "worker-lost"
+    assert_free()
+
+
+@pytest.mark.ray
 def test_a_failed_job_leaves_no_process_to_the_next(local_ray, tmp_path):
     executor = under_ray("raising")
     executor.start(launch(tmp_path))

@@ -10,6 +10,7 @@ from small_world import SAMPLES, make_sweep, score
 
 from jobs.events import Checkpointed, Failed, Finished, Skipped, Started, Step, Stopped
 from mir.errors import DataError
+from orchestrator.budget import spent
 from orchestrator.eventlog import EventLog, read_records
 from orchestrator.fold import fold, fold_all, load_view
 from orchestrator.journal import STEP_RECORDS, Journal
@@ -140,6 +141,36 @@ def test_only_the_time_with_a_controller_counts(tmp_path, clock):
     assert again.view.elapsed == 15.0
     assert again.view.opened == 100.0
     again.close()
+
+
+def test_the_time_in_which_people_hold_the_sweep_does_not_count(tmp_path, clock):
+    journal = Journal(tmp_path, clock)
+    journal.session(make_sweep(hours=1.0))
+
+    def later(seconds, act, *args):
+        clock.now += seconds
+        act(*args)
+        return journal.view.elapsed
+
+    assert later(10.0, journal.held, "paused") == 10.0
+    assert later(9.0, journal.held, "paused") == 10.0
+    assert later(1000.0, journal.note, "interrupted") == 10.0
+    assert spent(journal.view, clock.now + 1e6) is None
+    assert later(1.0, journal.resumed) == 10.0
+    assert later(5.0, journal.note, "working") == 15.0
+    assert later(2.0, journal.resumed) == 17.0
+    assert later(1.0, journal.held, "paused") == 18.0
+    clock.now += 1000.0
+    journal.note("interrupted")
+    journal.close()
+    clock.now += 1000.0
+    journal = Journal(tmp_path, clock)
+    journal.session(make_sweep(hours=1.0))
+    assert journal.view.elapsed == 18.0
+    assert later(4.0, journal.note, "working") == 22.0
+    assert spent(journal.view, clock.now + 3600 - 22.0) is not None
+    assert spent(journal.view, clock.now + 3600 - 23.0) is None
+    journal.close()
 
 
 def test_a_snapshot_is_the_receivers_to_keep(journal):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -23,7 +24,7 @@ from orchestrator.executors.inline import InlineExecutor
 from orchestrator.failures import INTERRUPTED
 from orchestrator.fold import load_view
 from orchestrator.follow import Follower, Pulse
-from orchestrator.lease import HOLDER_NAME, lease
+from orchestrator.lease import HOLDER_NAME, lease, process_of
 from orchestrator.trackers.memory import MemoryTracker
 
 SPEC = make_sweep(3)
@@ -84,7 +85,7 @@ def test_a_log_that_was_mended_meanwhile_is_read_anew(tmp_path, lines):
 
 
 def test_views_that_were_given_away_do_not_change(tmp_path, lines):
-    (tmp_path / LOG_NAME).write_bytes(b"".join(lines[:2]))
+    (tmp_path / LOG_NAME).write_bytes(b"".join(lines[:3]))
     follower = Follower(tmp_path)
     first = follower.look()
     (tmp_path / LOG_NAME).write_bytes(b"".join(lines))
@@ -101,6 +102,32 @@ def test_a_holder_is_alive_while_its_process_or_its_heart_is(tmp_path):
     assert not pulse.alive()
     for beat in range(3):
         holder(tmp_path, host="far-away", beat=beat)
+        assert pulse.alive()
+    deadline = time.monotonic() + 20.0
+    while pulse.alive():
+        assert time.monotonic() < deadline, "its heart stands still"
+        time.sleep(0.02)
+
+
+def test_another_process_with_the_number_of_a_dead_holder_is_not_it(tmp_path):
+    with lease(tmp_path):
+        mine = json.loads((tmp_path / HOLDER_NAME).read_text())
+        assert Pulse(tmp_path).alive()
+    with subprocess.Popen(["sleep", "60"]) as other:  # has its number, as after a reboot
+        holder(tmp_path, **mine | {"pid": other.pid})
+        assert process_of(other.pid) is not None
+        assert not Pulse(tmp_path).alive()
+        other.kill()
+        deadline = time.monotonic() + 20.0
+        while process_of(other.pid) is not None:
+            assert time.monotonic() < deadline, "it has ended, though nobody has asked how"
+            time.sleep(0.01)
+
+
+def test_a_number_alone_is_believed_while_its_heart_beats(tmp_path):
+    pulse = Pulse(tmp_path)
+    for beat in range(3):
+        holder(tmp_path, beat=beat)  # of a version or a system that does not tell when it began
         assert pulse.alive()
     deadline = time.monotonic() + 20.0
     while pulse.alive():

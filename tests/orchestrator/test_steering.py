@@ -3,10 +3,11 @@
 import json
 import os
 import socket
+from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
-from small_world import SAMPLES, FakeJobs, FakeStudy, make_sweep
+from small_world import SAMPLES, FakeJobs, FakeStudy, Fuse, Killed, make_sweep
 from typer.testing import CliRunner
 
 import orchestrator.controller as loop
@@ -17,12 +18,13 @@ from orchestrator.cli import app
 from orchestrator.control import FOLDER, Request, controlled, post, taken, waiting
 from orchestrator.controller import Controller
 from orchestrator.detach import LOG, detach_here, detach_on_cluster
+from orchestrator.eventlog import EventLog
 from orchestrator.executors.inline import InlineExecutor
 from orchestrator.fold import load_view
 from orchestrator.lease import HOLDER_NAME
 from orchestrator.state import TrialState
 from orchestrator.trackers.memory import MemoryTracker
-from sweeps.spec import StopSpec
+from sweeps.spec import BudgetSpec, StopSpec
 
 
 @pytest.fixture(autouse=True)
@@ -48,10 +50,15 @@ def run(folder, asks, *, trials=4, study=None, **fields):
     spec = make_sweep(trials, stop=StopSpec(rule="none", infeasible_patience=0))
     jobs = Asked(folder, asks, **fields)
     study = study or FakeStudy(spec)
-    view = Controller(
+    return sitting(folder, jobs, study), jobs, study
+
+
+def sitting(folder, jobs, study):
+    """One controller on a sweep without rules."""
+    spec = study.spec.model_copy(update={"stop": StopSpec(rule="none", infeasible_patience=0)})
+    return Controller(
         spec, folder, InlineExecutor(jobs), MemoryTracker(), open_study=lambda *_: study
     ).run()
-    return view, jobs, study
 
 
 def states(view):
@@ -106,12 +113,68 @@ def test_a_paused_sweep_waits_with_its_trials_saved_until_it_is_resumed(tmp_path
     assert view.trials[1].restarts == 0
 
 
+def test_a_night_on_hold_costs_nothing_of_the_hours(tmp_path, monkeypatch):
+    """The clock jumps by a day while the sweep is paused, and again over a restart on hold."""
+    now, nights = [0.0], []
+
+    def clock():
+        now[0] += 1.0
+        return now[0]
+
+    def slept(_seconds):
+        now[0] += 86_400.0
+        nights.append(now[0])
+        post(tmp_path / "s", Request(verb="stop" if len(nights) == 1 else "resume"))
+
+    monkeypatch.setattr(loop.time, "sleep", slept)
+    spec = make_sweep(4, stop=StopSpec(rule="none", infeasible_patience=0), hours=1.0)
+    study, asks = FakeStudy(spec), {1: [Request(verb="pause")], 2: [Request(verb="pause")]}
+    for ends in (False, True):
+        view = Controller(
+            spec, tmp_path / "s", InlineExecutor(Asked(tmp_path / "s", asks)), MemoryTracker(),
+            open_study=lambda *_: study, clock=clock,
+        ).run()  # fmt: skip
+        assert (view.ended is not None) is ends
+    assert len(nights) == 2
+    assert states(view) == ["complete"] * 4
+
+
 def test_a_larger_budget_counts_at_once_and_stays_in_the_log(tmp_path):
     asks = {1: [Request(verb="extend", trials=2), Request(verb="extend", trials=1, hours=5.0)]}
     view, _, _ = run(tmp_path / "s", asks)
     assert states(view) == ["complete"] * 7
     found = load_view(tmp_path / "s").spec.budget
     assert (found.trials, found.hours) == (7, None)
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+def test_what_a_spent_budget_cut_short_goes_on_when_it_has_grown(tmp_path, slots):
+    spec = make_sweep(4, stop=StopSpec(rule="none", infeasible_patience=0))
+    budget = BudgetSpec(trials=4, samples=2 * SAMPLES + 24 * slots)
+    spec = spec.model_copy(update={"budget": budget})
+    jobs, study, tracker = FakeJobs(), FakeStudy(spec), MemoryTracker()
+
+    def sitting():
+        executor = InlineExecutor(jobs, slots=slots, nodes=((2.0, 0.0),))
+        return Controller(
+            spec, tmp_path / "s", executor, tracker, open_study=lambda *_: study
+        ).run()  # fmt: skip
+
+    for _ in range(2):  # nor is anything lost by running the same command again
+        view = sitting()
+        assert view.note == f"the budget of {budget.samples} samples is spent"
+        assert view.ended is not None
+        assert states(view) == ["complete"] * 2 + ["paused"] * slots
+        assert view.trials[2].reason == view.note
+        assert sorted(study.told) == [0, 1]
+        assert tracker.trials[2].state == "paused"
+    words = ["extend", str(tmp_path / "s"), "--samples", str(2 * SAMPLES)]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    view = sitting()
+    assert states(view) == ["complete"] * 4
+    assert view.spec.budget.samples == budget.samples + 2 * SAMPLES
+    assert set(jobs.trained.values()) == {SAMPLES}, "they went on from their checkpoints"
+    assert set(study.tellings.values()) == {1}
 
 
 def test_a_larger_budget_outlasts_its_controller_until_the_recipe_has_another(tmp_path):
@@ -161,6 +224,53 @@ def test_an_enqueued_point_comes_next(tmp_path):
     assert len(view.trials) == 5
 
 
+POINT = {"learning_rate": 0.0125}
+DIVERGED = Failed(kind="diverged", reason="loss is nan")
+
+
+def test_a_request_counts_once_wherever_its_controller_is_killed(tmp_path, monkeypatch):
+    append, fuse = EventLog.append, Fuse()
+
+    def burning(log, *args, **kwargs):
+        record = append(log, *args, **kwargs)
+        fuse()
+        return record
+
+    monkeypatch.setattr(EventLog, "append", burning)
+    for burns in range(1000):
+        folder, study = tmp_path / str(burns), FakeStudy(make_sweep(3))
+        verbs = [{"verb": "extend", "trials": 2}, {"verb": "enqueue", "point": POINT}]
+        requests = [Request(verb="retry"), *map(Request.model_validate, verbs)]
+        jobs = Asked(folder, {1: requests}, failures={0: [DIVERGED] * 9})
+        fuse.left = burns
+        view = None
+        while view is None:
+            with suppress(Killed):
+                view = sitting(folder, jobs, study)
+        burnt = fuse.left is None
+        fuse.left = None
+        assert view.spec.budget.trials == 3 + 1 + 2 + 1, burns
+        points = [trial.params["learning_rate"] for trial in view.trials.values()]
+        assert points.count(POINT["learning_rate"]) <= 1, burns
+        assert points.count(points[0]) <= 2, burns
+        assert not waiting(folder)
+        again = sitting(folder, jobs, study)
+        assert again.trials == view.trials
+        if not burnt:
+            break
+    assert 0.0125 in points and points.count(points[0]) == 2
+
+
+@pytest.mark.parametrize("verb", ["stop", "drain", "pause", "resume"])
+def test_what_an_earlier_controller_did_not_live_to_hear_is_not_for_the_next(tmp_path, verb):
+    folder = tmp_path / "s"
+    folder.mkdir()
+    post(folder, Request(verb=verb))
+    view, _, _ = run(folder, {})
+    assert states(view) == ["complete"] * 4
+    assert not waiting(folder)
+
+
 def test_a_holder_is_seen_by_its_process(tmp_path):
     assert not controlled(tmp_path)
     holder = {"host": socket.gethostname(), "pid": os.getpid()}
@@ -178,6 +288,10 @@ def test_a_holder_is_seen_by_its_process(tmp_path):
         (["stop"], 1, "no controller runs this study"),
         (["pause"], 1, "no controller runs this study"),
         (["extend"], 2, "nothing to add"),
+        (["extend", "--hours", "1"], 2, "this sweep has no budget.hours"),
+        (["extend", "--trials", "1", "--gpu-hours", "1"], 2, "has no budget.gpu_hours"),
+        (["extend", "--samples", "8"], 2, "leave out --samples"),
+        (["extend", "--cost", "8"], 2, "leave out --cost"),
         (["retry"], 2, "say what to try again"),
         (["retry", "--failed"], 2, "no failed trial"),
         (["enqueue", "nosuch=1"], 2, "no such parameter"),
