@@ -99,6 +99,19 @@ def test_too_many_bad_samples_are_one_line_and_exit_code_2(recipe: Path) -> None
     assert check(recipe, "--set", "base.data.max_bad_fraction=0.5").exit_code == 0
 
 
+def test_bad_lines_are_counted_by_reason(recipe: Path) -> None:
+    """One in another encoding and one that breaks off do not hide the good ones."""
+    with (recipe.parent / "web" / "data.jsonl").open("ab") as file:
+        file.write(b'\n{"image": "0.png", "caption": "Gr\xf6\xdfe"}\n{"image": "0.p')
+    web = facts_of(recipe)[1]["sources"]["sources.web"]
+    assert (web["error"], web["samples"]) == ("", 7)
+    assert web["bad"] == {
+        "image missing": [1, ["data.jsonl:4"]],
+        "entry is not UTF-8": [1, ["data.jsonl:6"]],
+        "entry is not JSON": [1, ["data.jsonl:7"]],
+    }
+
+
 def test_a_source_that_cannot_be_read_does_not_hide_the_others(recipe: Path) -> None:
     (recipe.parent / "books" / "data.jsonl").write_text("not json")
     code, found = facts_of(recipe, "--set", "base.data.max_bad_fraction=0.5")
