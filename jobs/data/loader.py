@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from jobs.data.batch import Batch, Prepare, join, pixels, tokens
 from jobs.data.build import open_source
 from jobs.data.caps import capped_weights
-from jobs.data.errors import BadSample
+from jobs.data.errors import BadSample, tally, too_many_bad
 from jobs.data.grouping import LengthGroups, Order
 from jobs.data.sample import Sample, Source
 from jobs.data.stream import MixtureStream
@@ -27,17 +27,17 @@ if TYPE_CHECKING:
     from jobs.features.cache import FeatureCache
 
 READ_AHEAD = 4  # batches
-# Below this many reads the share of bad samples is taken of this many, lest one bad among the
-# first ten end a job.
-MIN_READS = 1000
 
 
 @dataclass
 class _Read:
-    """What reading one batch gave; its counts reach the consumer together with the batch."""
+    """What reading one batch gave; its counts reach the consumer together with the batch.
+
+    visits: samples whose turn came. skipped: those of them that are bad, by source and reason.
+    """
 
     batch: Batch | None = None
-    reads: int = 0
+    visits: int = 0
     skipped: Counter[tuple[str, str]] = field(default_factory=Counter)
     last_bad: BadSample | None = None
     error: Exception | None = None
@@ -48,8 +48,9 @@ class BatchLoader(Iterator[Batch]):
 
     The batches of all ranks laid end to end are the global batches, whatever `world_size` and
     `workers` are; a loader started at `start_samples` goes on exactly where an uninterrupted one
-    would be. A bad sample is replaced by the next good one of the same source, on every rank
-    alike, and counted.
+    would be. A bad sample is counted each time that its turn comes, once an epoch, and replaced by
+    the next good one of the same source, on every rank alike. That one is seen again at its own
+    turn: a source with bad samples repeats the neighbours of these within an epoch.
     """
 
     def __init__(
@@ -99,8 +100,8 @@ class BatchLoader(Iterator[Batch]):
         self._share = global_batch // world_size
         self._position = start_samples + rank * self._share
         self._skipped: Counter[tuple[str, str]] = Counter()
-        self._bad: Counter[str] = Counter()
-        self._reads = 0
+        self._bad: Counter[tuple[str, str]] = Counter()
+        self._visits = 0
         self._failed: Exception | None = None
         self._waited = 0.0
         self._since = time.monotonic()
@@ -116,10 +117,9 @@ class BatchLoader(Iterator[Batch]):
         began = time.monotonic()
         read = self._ahead.popleft().result()
         self._waited += time.monotonic() - began
-        self._reads += read.reads
+        self._visits += read.visits
         self._skipped += read.skipped
-        for (_, reason), count in read.skipped.items():
-            self._bad[reason] += count
+        self._bad += read.skipped
         self._failed = read.error or self._too_many_bad(read.last_bad)
         if self._failed is not None:
             raise self._failed
@@ -171,13 +171,12 @@ class BatchLoader(Iterator[Batch]):
 
     def _too_many_bad(self, last: BadSample | None) -> DataError | None:
         bad, limit = self._bad.total(), self._spec.max_bad_fraction
-        if last is None or bad <= limit * max(self._reads, MIN_READS):
+        if last is None or not too_many_bad(bad, self._visits, limit):
             return None
-        reasons = ", ".join(f"{reason} {count}" for reason, count in self._bad.most_common(4))
         return DataError(
-            f"data.max_bad_fraction: {bad} of {self._reads} samples could not be used, more "
-            f"than {limit:g} allows ({reasons}; the last: {last}): mend the data (`mirsweep data "
-            "check` lists what is wrong) or raise the limit"
+            f"data.max_bad_fraction: {bad} of {self._visits} samples could not be used, more than "
+            f"{limit:g} allows ({tally(self._bad)}; the last: {last}): mend the data (`mirsweep "
+            "data check` lists what is wrong) or raise the limit"
         )
 
     def _read_on(self) -> None:
@@ -202,12 +201,13 @@ class BatchLoader(Iterator[Batch]):
     def _read_sample(self, position: int, read: _Read) -> Sample:
         name, first = self._order.pick(position)
         source = self._sources[name]
+        read.visits += 1
         for step in range(len(source)):
-            read.reads += 1
             try:
                 return source[(first + step) % len(source)]
             except BadSample as bad:
-                read.skipped[name, bad.reason] += 1
+                if step == 0:  # the others have turns of their own
+                    read.skipped[name, bad.reason] += 1
                 read.last_bad = bad
         raise DataError(
             f"data.sources.{name}: none of its {len(source)} samples can be used "
