@@ -27,7 +27,7 @@ def too_many_bad(bad: float, reads: float, limit: float) -> bool:
     return bad > limit * max(reads, MIN_READS)
 
 
-def tally(skipped: Mapping[tuple[str, str], int], most: int = 4) -> str:
-    """Counts by source and reason in words, the largest first: 'web: image missing 3'."""
+def tally(skipped: Mapping[str, int], most: int = 4) -> str:
+    """Counts by what was wrong in words, the largest first: 'image missing 3, caption empty 1'."""
     ordered = sorted(skipped.items(), key=lambda item: -item[1])[:most]
-    return ", ".join(f"{source}: {reason} {count}" for (source, reason), count in ordered)
+    return ", ".join(f"{what} {count}" for what, count in ordered)

@@ -173,9 +173,10 @@ class BatchLoader(Iterator[Batch]):
         bad, limit = self._bad.total(), self._spec.max_bad_fraction
         if last is None or not too_many_bad(bad, self._visits, limit):
             return None
+        counts = tally({f"{name}: {reason}": n for (name, reason), n in self._bad.items()})
         return DataError(
             f"data.max_bad_fraction: {bad} of {self._visits} samples could not be used, more than "
-            f"{limit:g} allows ({tally(self._bad)}; the last: {last}): mend the data (`mirsweep "
+            f"{limit:g} allows ({counts}; the last: {last}): mend the data (`mirsweep "
             "data check` lists what is wrong) or raise the limit"
         )
 
