@@ -168,7 +168,11 @@ def test_a_broken_llava_file_is_refused(tmp_path, content, message):
         ({"kind": "jsonl", "path": "none.jsonl"}, r"a\.path: 'none\.jsonl' is no file"),
         ({"kind": "jsonl", "path": "{tmp}/data.jsonl", "images": "none"}, r"a\.images: 'none'"),
         ({"kind": "jsonl", "path": "{tmp}/data.jsonl", "style": "short"}, r"a\.style: 'short'"),
-        ({"kind": "llava", "path": "x.json", "size": 4}, r"a\.size: 4 is read only by"),
+        ({"kind": "llava", "path": "x.json", "split": "validation"}, r"a\.split: 'validation' is"),
+        (
+            {"kind": "jsonl", "path": "{tmp}/data.jsonl", "size": 3},
+            r"a\.size: 3 is .* holds 2 samp",
+        ),
         ({"kind": "scenes"}, r"a\.style: missing: kind 'scenes' needs one of detailed"),
         ({"kind": "scenes", "style": "none"}, r"a\.style: 'none' is unknown; known: detailed"),
         ({"kind": "scenes", "style": "short", "path": "x"}, r"a\.path: 'x' is not read by kind"),

@@ -53,7 +53,15 @@ def test_every_kind_that_a_recipe_may_name_can_be_opened():
 
 def test_every_field_is_read_by_some_kind():
     read = {name for kind in build.KINDS.values() for name in kind.reads}
-    assert read == set(SourceSpec.model_fields) - {"kind"}
+    assert read == set(SourceSpec.model_fields) - {"kind", "size"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_declared_size_is_held_against_what_is_there(tmp_path, kind):
+    settings = settings_of(kind, tmp_path / "data")
+    assert len(open_source(SourceSpec(**settings, size=len(CAPTIONS)))) == len(CAPTIONS)
+    with pytest.raises(ConfigError, match=r"a\.size: 4 is declared, but .* holds 5 samples: set"):
+        open_source(SourceSpec(**settings, size=4), "a")
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -122,6 +122,14 @@ def test_a_source_that_cannot_be_read_does_not_hide_the_others(recipe: Path) -> 
     assert "data.jsonl:1: not JSON" in told
 
 
+def test_a_wrong_size_is_told_with_the_right_one(recipe: Path) -> None:
+    """So a recipe that needs sizes can be given any, and the check says which they are."""
+    web = "base.data.sources.web.size"
+    assert "size: 1 is declared" in (told := check(recipe, "--set", f"{web}=1").stderr)
+    assert "holds 5 samples: set it to 5" in told
+    assert facts_of(recipe, "--set", f"{web}=5")[1]["sources"]["sources.web"]["error"] == ""
+
+
 def test_the_sheet_stands_alone_and_what_captions_say_stays_text(recipe: Path) -> None:
     page = Path(facts_of(recipe)[1]["sheet"])
     assert page == Path("runs/checked-data.html")
