@@ -170,6 +170,7 @@ class _Run:
             trainable=self._engine.trainable,
             resumed_samples=self._samples,
             versions=versions(),
+            weights=self._loader.weights(),
         )
 
     def _step(self) -> StepResult:

@@ -95,7 +95,8 @@ class BatchLoader(Iterator[Batch]):
         self._prepare: Prepare = partial(pixels, image_processor=image_processor)
         if features is not None and features.holds(sum(map(len, self._sources.values()))):
             self._prepare = features
-        self._order = self._ordered(seed, global_batch, samples)
+        self._weights = self._within_caps(samples)
+        self._order = self._ordered(seed, global_batch)
         self._stride = global_batch
         self._share = global_batch // world_size
         self._position = start_samples + rank * self._share
@@ -127,6 +128,10 @@ class BatchLoader(Iterator[Batch]):
         assert read.batch is not None
         return read.batch
 
+    def weights(self) -> dict[str, float]:
+        """Share of each source of the spec in what is trained on, caps by epochs included."""
+        return {name: self._weights.get(name, 0.0) for name in self._spec.sources}
+
     def wait_fraction(self) -> float:
         """Share of the time since the last call that the consumer spent waiting, 0 to 1."""
         now = time.monotonic()
@@ -146,14 +151,20 @@ class BatchLoader(Iterator[Batch]):
         """Stop reading ahead and wait for the threads; safe to call twice."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _ordered(self, seed: int, global_batch: int, samples: int | None) -> Order:
+    def _within_caps(self, samples: int | None) -> dict[str, float]:
         spec = self._spec
-        sizes = {name: len(source) for name, source in self._sources.items()}
-        weights = {name: spec.weights[name] for name in sizes}
-        if spec.max_epochs:
-            assert samples is not None, "caps by epochs need the length of the run"
-            weights = capped_weights(weights, sizes, spec.max_epochs, samples)
-        stream = MixtureStream(sizes, weights, seed)
+        weights = {name: spec.weights[name] for name in self._sources}
+        if not spec.max_epochs:
+            return weights
+        assert samples is not None, "caps by epochs need the length of the run"
+        return capped_weights(weights, self._sizes(), spec.max_epochs, samples)
+
+    def _sizes(self) -> dict[str, int]:
+        return {name: len(source) for name, source in self._sources.items()}
+
+    def _ordered(self, seed: int, global_batch: int) -> Order:
+        spec = self._spec
+        stream = MixtureStream(self._sizes(), self._weights, seed)
         if spec.group_by_length == 1:
             return stream
         return LengthGroups(stream, self._lengths, batch=global_batch, window=spec.group_by_length)
