@@ -5,6 +5,8 @@ Legend: B samples, T text tokens.
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,15 +15,18 @@ import torch
 from torch import Tensor
 
 from jobs.data.build import open_source, open_texts
-from jobs.data.errors import BadSample
+from jobs.data.errors import BadSample, tally, too_many_bad
 from jobs.data.sample import Sample, Source
 from jobs.data.stream import permuted
+from jobs.events import Skipped
 from jobs.spec import JobSpec, ScoreSpec
 from mir.errors import ConfigError, DataError
 from mir.pairs import pairs_digest
 
 # Pictures and texts are taken in a fixed shuffled order, since files are often sorted by kind.
 _ORDER = 20241007
+_MAX_BAD = 0.01
+_log = logging.getLogger(__name__)
 _IMAGE, _TEXT = "\u241aimage\u241a", "\u241atext\u241a"
 
 
@@ -30,7 +35,7 @@ class EvaluationSet:
     """pictures and texts: the N pairs of MIR, in order. validation: the guard's samples.
 
     digest: hash of the pictures and texts. prefix_ids, text_ids: each pair's tokens before and
-    after the picture.
+    after the picture. skipped: bad samples that were met in looking for them.
     """
 
     pictures: list[Sample]
@@ -38,29 +43,37 @@ class EvaluationSet:
     prefix_ids: tuple[int, ...]
     validation: list[Sample]
     digest: str
+    skipped: tuple[Skipped, ...] = ()
 
 
 def evaluation_set(spec: JobSpec, tokenizer: Any, prefix_ids: Sequence[int]) -> EvaluationSet:
     """Read what `spec` is scored on; the same on every rank and for every trial of a study.
 
     prefix_ids: tokens before the picture in the plain template.
-    Raises ConfigError if there are fewer pictures, texts or validation samples than asked for.
+    Raises ConfigError if there are fewer pictures, texts or validation samples than asked for,
+    DataError where more than `data.max_bad_fraction` of those tried are bad.
     """
     field = "data.validation" if spec.score.images is None else "score.images"
     validation_source = open_source(spec.data.validation, "data.validation")
     pictures_source = (
         validation_source if spec.score.images is None else open_source(spec.score.images, field)
     )
-    pictures = take(pictures_source, spec.score.pairs, "score.pairs", field)
+    limit = spec.data.max_bad_fraction
+    skipped: dict[str, Counter[str]] = {}
+    pictures, skipped[field] = _taken(
+        pictures_source, spec.score.pairs, "score.pairs", field, limit
+    )
     texts = _texts(spec.score)
     if spec.data.validation_samples < 2:
         raise ConfigError(
             "data.validation_samples: 1 leaves no other picture to compare with: use 2 or more"
         )
-    validation = take(
+    validation, bad = _taken(
         validation_source, spec.data.validation_samples, "data.validation_samples",
-        "data.validation",
+        "data.validation", limit,
     )  # fmt: skip
+    # Of one source the shorter walk meets no other bad samples than the longer one.
+    skipped["data.validation"] = bad | skipped.get("data.validation", Counter())
     prefix, between, after = template_ids(spec.score.template, tokenizer, prefix_ids)
     limit = spec.score.max_text_tokens
     encoded = tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
@@ -70,6 +83,11 @@ def evaluation_set(spec: JobSpec, tokenizer: Any, prefix_ids: Sequence[int]) -> 
         prefix_ids=prefix,
         validation=validation,
         digest=pairs_digest(map(_pixels, pictures), texts),
+        skipped=tuple(
+            Skipped(source=source, reason=reason, count=count)
+            for source, counts in skipped.items()
+            for reason, count in sorted(counts.items())
+        ),
     )
 
 
@@ -81,22 +99,46 @@ def pad_rows(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     return ids, mask
 
 
-def take(source: Source, count: int, field: str, origin: str) -> list[Sample]:
-    """The first `count` readable samples of the shuffled source."""
+def take(
+    source: Source, count: int, field: str, origin: str, max_bad_fraction: float = _MAX_BAD
+) -> list[Sample]:
+    """The first `count` readable samples of the shuffled source; what is skipped is logged.
+
+    Raises ConfigError where there are fewer, DataError where too many of those tried are bad.
+    """
+    taken, bad = _taken(source, count, field, origin, max_bad_fraction)
+    if bad:
+        tried = len(taken) + bad.total()
+        _log.warning("%s: skipped %d of %d samples (%s)", origin, bad.total(), tried, tally(bad))
+    return taken
+
+
+def _taken(
+    source: Source, count: int, field: str, origin: str, limit: float
+) -> tuple[list[Sample], Counter[str]]:
+    """Readable samples, and the bad ones on the way to them by reason."""
     taken: list[Sample] = []
+    bad: Counter[str] = Counter()
     for index in range(len(source)):
         if len(taken) == count:
             break
         try:
             taken.append(source[permuted(index, len(source), _ORDER)])
-        except BadSample:
-            continue
+        except BadSample as error:
+            bad[error.reason] += 1
+            tried = len(taken) + bad.total()
+            if too_many_bad(bad.total(), tried, limit):
+                raise DataError(
+                    f"{origin}: {bad.total()} of {tried} samples could not be used, more than "
+                    f"max_bad_fraction {limit:g} allows ({tally(bad)}; the last: {error}): mend "
+                    "the data or raise the limit"
+                ) from error
     if len(taken) < count:
         raise ConfigError(
             f"{field}: {count} asked for, but {origin} holds only {len(taken)} usable samples: "
             f"use {len(taken)} or fewer"
         )
-    return taken
+    return taken, bad
 
 
 def _texts(score: ScoreSpec) -> list[str]:

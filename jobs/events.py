@@ -16,6 +16,8 @@ class Started(Frozen):
     trainable: number of trainable parameters by part ('projector', 'moca', ...).
     resumed_samples: samples already seen by the checkpoint that was resumed, 0 for a fresh start.
     versions: package versions and the commit, for the tracker.
+    weights: share of each source in what is trained on, within the caps by epochs; empty in logs
+    of older versions and where nothing is trained.
     """
 
     event: Literal["started"] = "started"
@@ -24,6 +26,7 @@ class Started(Frozen):
     trainable: dict[str, int]
     resumed_samples: int = 0
     versions: dict[str, str] = Field(default_factory=dict)
+    weights: dict[str, float] = Field(default_factory=dict)
 
 
 class Step(Frozen):

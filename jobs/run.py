@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import chain
 
 import torch
 
@@ -44,7 +45,7 @@ from jobs.place import Dismissal, Place
 from jobs.scoring import Scorer
 from jobs.spec import JobSpec
 from jobs.versions import versions
-from mir.errors import DivergedError, NonFiniteError
+from mir.errors import DivergedError, MirsweepError, NonFiniteError
 
 CHECKPOINTS = "checkpoints"
 _FRESH = Progress(samples=0, step=0, scored=-1, ranks=0)
@@ -54,7 +55,8 @@ def run_job(spec: JobSpec, place: Place) -> Iterator[Event]:
     """Run `spec` as one rank of its gang; resumes from the newest checkpoint in `place.folder`.
 
     Rank 0 yields Started, Scored before the first step (unless resumed), then Step, Scored,
-    Skipped and Checkpointed as they come, and last Finished, Stopped or Failed. Other ranks yield
+    Skipped and Checkpointed as they come, and last Finished, Stopped or Failed. Skipped comes
+    before each save and, of its own samples alone, before a failure for good. Other ranks yield
     the terminal event only. Nothing is raised: whatever ends the run is told as Failed, and a
     rank that failed leaves the others waiting, so the caller must then end the whole gang.
     """
@@ -109,7 +111,17 @@ class _Run:
 
     def events(self) -> Iterator[Event]:
         """Everything from Started to the terminal event."""
+        try:
+            yield from self._events()
+        except MirsweepError:
+            # These end a job for good. No other rank is asked: they may wait for the next step.
+            yield from self._added_up([self._loader.take_skipped()])
+            raise
+
+    def _events(self) -> Iterator[Event]:
         yield self._started()
+        if self._samples == 0:  # all ranks read the same
+            yield from self._scorer.skipped
         saving, total = self._spec.checkpoint, self._cadence.total
         if self._cadence.due(self._samples, self._scored):
             yield self._score_or_spare()
@@ -160,6 +172,7 @@ class _Run:
             trainable=self._engine.trainable,
             resumed_samples=self._samples,
             versions=versions(),
+            weights=self._loader.weights(),
         )
 
     def _step(self) -> StepResult:
@@ -247,12 +260,14 @@ class _Run:
             )
 
     def _skipped(self) -> Iterator[Skipped]:
-        """What all ranks skipped since the last checkpoint, added up."""
+        """What all ranks skipped since the last checkpoint."""
+        yield from self._added_up(gather_objects(self._loader.take_skipped()))
+
+    def _added_up(self, ranks: list[list[Skipped]]) -> Iterator[Skipped]:
         counts: dict[tuple[str, str], int] = {}
-        for told in gather_objects(self._loader.take_skipped()):
-            for one in told:
-                key = (one.source, one.reason)
-                counts[key] = counts.get(key, 0) + one.count
+        for one in chain.from_iterable(ranks):
+            key = (one.source, one.reason)
+            counts[key] = counts.get(key, 0) + one.count
         for (source, reason), count in sorted(counts.items()):
             yield Skipped(source=source, reason=reason, count=count, samples=self._samples)
 

@@ -76,12 +76,13 @@ class Scorer:
     ) -> None:
         """Read and tokenise the evaluation set. Raises ConfigError or DataError for bad ones.
 
+        `skipped` are then the bad samples that were met in it.
         features: where the pictures' vision features come from, None to compute them here.
         """
         self._model, self._device = built.model, device_of(place)
         self._samples = spec.data.validation_samples
         whole = evaluation_set(spec, built.tokenizer, built.model.prefix_ids)
-        self._prefix_ids = whole.prefix_ids
+        self.skipped, self._prefix_ids = whole.skipped, whole.prefix_ids
         self.protocol = Protocol(
             variant=spec.score.variant,
             pairs=spec.score.pairs,

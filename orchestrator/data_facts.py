@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from jobs.data.build import open_source
+from jobs.data.caps import capped_weights
+from jobs.data.errors import too_many_bad
 from jobs.data.lengths import caption_measure
 from jobs.data.repeats import elsewhere, overlap, repeated
 from jobs.data.sample import Source
 from jobs.data.survey import Survey, survey
 from jobs.spec import JobSpec, SourceSpec
-from mir.errors import MirsweepError
+from mir.errors import ConfigError, MirsweepError
 
 VALIDATION, PICTURES = "validation", "score.images"
 _STEPS = (0.0, 0.05, 0.5, 0.95, 1.0)
@@ -31,8 +33,9 @@ class Repeated:
 class SourceFacts:
     """One source. name: as in the recipe; error: why it could not be read at all.
 
-    bad: count and examples by reason. widths, heights, lengths: smallest, 5 %, median, 95 %,
-    largest. cut: captions longer than data.max_caption_tokens (counted where the unit is tokens).
+    reads: how many samples the base's job would read from it. bad: count and examples by reason.
+    widths, heights, lengths: smallest, 5 %, median, 95 %, largest. cut: captions longer than
+    data.max_caption_tokens (counted where the unit is tokens).
     elsewhere: pictures that other training sources have too. in_training: pictures of a
     validation source that are trained on.
     """
@@ -41,6 +44,7 @@ class SourceFacts:
     training: bool
     samples: int = 0
     read: int = 0
+    reads: float = 0.0
     error: str = ""
     bad: Mapping[str, tuple[int, tuple[str, ...]]] = field(default_factory=dict)
     widths: tuple[int, ...] = ()
@@ -57,41 +61,82 @@ class SourceFacts:
         """Samples that cannot be used."""
         return sum(count for count, _ in self.bad.values())
 
+    @property
+    def bad_share(self) -> float:
+        """Share of what was read that cannot be used."""
+        return self.bad_count / max(1, self.read)
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataFacts:
-    """All sources of a recipe. unit: of caption lengths, 'tokens' or 'words'."""
+    """All sources of a recipe. unit: of caption lengths, 'tokens' or 'words'.
+
+    mixture_error: why no job can mix the sources as the recipe says.
+    """
 
     unit: str
     max_caption_tokens: int
     max_bad_fraction: float
     sources: tuple[SourceFacts, ...]
+    mixture_error: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         return asdict(self)
 
     def problems(self) -> list[str]:
-        """Why a job would end: sources that cannot be read, or with too many bad samples."""
+        """Why the base's job would end, its bad samples weighed as the job itself does.
+
+        Trials with another mixture may end where this one does not: see `weight_limit`.
+        """
         found = [_placed(source) for source in self.sources if source.error]
-        for source in self.sources:
-            if source.training and source.bad_count > self.max_bad_fraction * source.read:
-                worst = max(source.bad, key=lambda reason: source.bad[reason][0])
-                found.append(
-                    f"base.data.{source.name}: {source.bad_count:,} of {source.read:,} samples "
-                    f"cannot be used ({worst}: {source.bad[worst][0]:,}), more than "
-                    f"max_bad_fraction {self.max_bad_fraction:g} allows: mend the data or raise "
-                    "the limit"
-                )
+        found += [f"base.{self.mixture_error}"] if self.mixture_error else []
+        found += [
+            f"{_place(source)}: none of the {source.read:,} samples read can be used "
+            f"({_worst(source)}): mend the data"
+            for source in self.sources
+            if source.reads and source.bad and source.bad_count == source.read
+        ]
+        together = [source for source in self.sources if source.training]
+        for group in (together, *([source] for source in self.sources if not source.training)):
+            found += self._too_many(group)
         return found
+
+    def _too_many(self, group: list[SourceFacts]) -> list[str]:
+        """What to say where bad samples of sources that are counted together are too many."""
+        reads = sum(source.reads for source in group)
+        bad = sum(source.bad_share * source.reads for source in group)
+        if not too_many_bad(bad, reads, self.max_bad_fraction):
+            return []
+        worst = max(group, key=lambda source: source.bad_share * source.reads)
+        return [
+            f"{_place(worst)}: {worst.bad_count:,} of {worst.read:,} samples cannot be used "
+            f"({_worst(worst)}): {100 * bad / reads:.3g} % of what a job reads, more than "
+            f"max_bad_fraction {self.max_bad_fraction:g} allows: mend the data or raise the limit"
+        ]
+
+    def weight_limit(self, source: SourceFacts) -> float | None:
+        """The weight above which a training source alone ends a job; None where it never does."""
+        if not source.training or source.bad_share <= self.max_bad_fraction:
+            return None
+        return self.max_bad_fraction / source.bad_share
+
+
+def _worst(source: SourceFacts) -> str:
+    reason = max(source.bad, key=lambda reason: source.bad[reason][0])
+    return f"{reason}: {source.bad[reason][0]:,}"
+
+
+def _place(source: SourceFacts) -> str:
+    """The field of the recipe."""
+    return f"base.{PICTURES}" if source.name == PICTURES else f"base.data.{source.name}"
 
 
 def _placed(source: SourceFacts) -> str:
     """The error with the field of the recipe, which some errors name themselves."""
     if source.error.startswith(("data.", PICTURES)):
         return f"base.{source.error}"
-    place = PICTURES if source.name == PICTURES else f"data.{source.name}"
-    return f"base.{place}: {source.error}"
+    return f"{_place(source)}: {source.error}"
 
 
 def named_sources(job: JobSpec) -> dict[str, SourceSpec]:
@@ -142,8 +187,12 @@ def data_facts(job: JobSpec, read: Mapping[str, Read]) -> DataFacts:
     _, unit = caption_measure(job.model.language)
     training = {n: r for n, r in read.items() if n.startswith("sources.") and r.survey}
     limit = job.data.max_caption_tokens - 1  # the end-of-sequence token takes one
+    weights, mixture_error = _weights(job, training)
     sources = tuple(
-        _source_facts(name, one, training, limit if unit == "tokens" else None)
+        replace(
+            _source_facts(name, one, training, limit if unit == "tokens" else None),
+            reads=_reads(job, name, one, weights),
+        )
         for name, one in read.items()
     )
     return DataFacts(
@@ -151,7 +200,39 @@ def data_facts(job: JobSpec, read: Mapping[str, Read]) -> DataFacts:
         max_caption_tokens=job.data.max_caption_tokens,
         max_bad_fraction=job.data.max_bad_fraction,
         sources=sources,
+        mixture_error=mixture_error,
     )
+
+
+def _run_samples(job: JobSpec) -> int:
+    return job.optim.steps * job.optim.global_batch
+
+
+def _weights(job: JobSpec, training: Mapping[str, Read]) -> tuple[dict[str, float], str]:
+    """Weights by the source's place, within the caps if all sizes are known; what is wrong."""
+    weights = {f"sources.{name}": weight for name, weight in job.data.weights.items()}
+    used = {name: weight for name, weight in weights.items() if weight > 0}
+    if not job.data.max_epochs or not set(used) <= set(training):
+        return weights, ""
+    sizes = {name: one.survey.size for name, one in training.items() if one.survey}
+    caps = {f"sources.{name}": epochs for name, epochs in job.data.max_epochs.items()}
+    try:
+        return capped_weights(used, sizes, caps, _run_samples(job)), ""
+    except ConfigError as error:
+        return weights, str(error)
+
+
+def _reads(job: JobSpec, name: str, one: Read, weights: Mapping[str, float]) -> float:
+    """How many samples a job reads of a source: of what is scored on, until it has enough."""
+    if name.startswith("sources."):
+        return weights.get(name, 0.0) * _run_samples(job)
+    if one.survey is None:
+        return 0.0
+    wanted = {VALIDATION: job.data.validation_samples, PICTURES: job.score.pairs}[name]
+    if name == VALIDATION and job.score.images is None:
+        wanted = max(wanted, job.score.pairs)
+    good = 1 - one.survey.bad_count / max(1, one.survey.read)
+    return min(float(one.survey.size), wanted / max(good, 1e-9))
 
 
 def _source_facts(

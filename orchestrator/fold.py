@@ -336,6 +336,7 @@ def _heard(trial: TrialView, event: Event) -> TrialView:
                 counted=trial.counted[:kept],
                 feasible=trial.counted[kept - 1] if kept else None,
                 violation=trial.violation if kept == len(trial.scores) else "",
+                skipped=trial.skipped if samples else {},
             )
         case Step():
             point = StepPoint(

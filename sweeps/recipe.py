@@ -155,7 +155,9 @@ def _resolve(value: Any, field: str, folder: Path) -> Any:
             for name, inner in value.items()
         }
     if isinstance(value, list):
-        return [_resolve(inner, field, folder) for inner in value]
+        # The start of a fine-tune is a path; those of a study are a list of points.
+        inside = "" if field == "start" else field
+        return [_resolve(inner, inside, folder) for inner in value]
     if not isinstance(value, str) or value == "embedded":
         return value
     if field in _FILES and "://" in value:  # a store's address, such as s3://bucket/key

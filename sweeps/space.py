@@ -31,7 +31,7 @@ from sweeps.axis_mixture import MixtureAxis
 from sweeps.document import dotted
 from sweeps.mistakes import Mistake, from_pydantic, no_such
 from sweeps.searched import RANKS, Searched, searched
-from sweeps.space_parser import SpaceParser
+from sweeps.space_parser import SpaceParser, how_to_size
 from sweeps.spec import SweepSpec
 
 _SPLIT = (RANKS, ("deepspeed", "micro_batch"), ("optim", "global_batch"))
@@ -164,7 +164,7 @@ class Space:
             size = sources[name].size
             if size is None:
                 raise ConfigError(
-                    f"natural: the size of '{name}' is not known: set base.data.sources.{name}.size"
+                    f"natural: the size of '{name}' is not known: {how_to_size(name)}"
                 )
             sizes[name] = size
         weights = mixture.simplex.natural(sizes)

@@ -163,7 +163,7 @@ class SpaceParser:
         others = tuple(name for name in sources if name not in names and name not in spec.fixed)
         sized = [name for name in (*names, *spec.fixed) if sources[name].size is None]
         if spec.max_epochs is not None and sized:
-            text = f"needs the size of every source: set base.data.sources.{sized[0]}.size."
+            text = f"needs the size of every source: {how_to_size(sized[0])}."
             self.mistakes.append(Mistake((*place, "max_epochs"), text))
             return None
         try:
@@ -210,6 +210,14 @@ class SpaceParser:
             else:
                 put(template, path, inner)
         return Branch(template, tuple(axes))
+
+
+def how_to_size(source: str) -> str:
+    """What to do where the number of a source's samples is needed."""
+    return (
+        f"set base.data.sources.{source}.size to its number of samples (`mirsweep plan` says how "
+        "many there are if it is wrong)"
+    )
 
 
 def _is_leaf(value: Mapping[str, Any]) -> bool:

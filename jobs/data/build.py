@@ -16,7 +16,8 @@ Opener = Callable[[SourceSpec, str], Source]
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of source. opener: 'module:function', loaded when asked for; reads: its fields."""
+    """One kind of source. opener: 'module:function', loaded when asked for; reads: its fields,
+    beside `size`, which all kinds have."""
 
     opener: str
     reads: tuple[str, ...]
@@ -24,13 +25,13 @@ class Kind:
 
 _TABLE = ("path", "images", "image_field", "caption_field")
 KINDS: dict[str, Kind] = {
-    "scenes": Kind("jobs.world.source:open_scenes", ("style", "split", "size")),
+    "scenes": Kind("jobs.world.source:open_scenes", ("style", "split")),
     "jsonl": Kind("jobs.data.json_lines:open_json_lines", _TABLE),
     "llava": Kind("jobs.data.llava:open_llava", ("path", "images")),
     "webdataset": Kind("jobs.data.webdataset:open_webdataset", ("path", "caption_field")),
     "parquet": Kind("jobs.data.tables:open_parquet", _TABLE),
     "datasets": Kind("jobs.data.tables:open_saved", (*_TABLE, "split")),
-    "questions": Kind("jobs.world.asked:open_questions", ("split", "size", "prompt")),
+    "questions": Kind("jobs.world.asked:open_questions", ("split", "prompt")),
     "vqa": Kind("jobs.data.vqa:open_vqa", ("path", "images", "answers", "image_name", "prompt")),
 }
 
@@ -38,8 +39,8 @@ KINDS: dict[str, Kind] = {
 def open_source(spec: SourceSpec, field: str = "data.sources") -> Source:
     """Open a source; `field` says in messages which part of the recipe it came from.
 
-    Raises ConfigError for missing or misplaced settings, DataError for a file that cannot be used
-    or holds no sample.
+    Raises ConfigError for missing or misplaced settings and a size that is not so, DataError for a
+    file that cannot be used or holds no sample.
     """
     kind = KINDS[spec.kind]
     _refuse_misplaced(spec, kind, field)
@@ -50,13 +51,18 @@ def open_source(spec: SourceSpec, field: str = "data.sources") -> Source:
     source = opener(spec, field)
     if len(source) == 0:
         raise DataError(f"{field}: {spec.path or spec.kind} holds no samples: give it at least one")
+    if spec.size not in (None, len(source)):
+        raise ConfigError(
+            f"{field}.size: {spec.size} is declared, but {spec.path} holds {len(source)} samples: "
+            f"set it to {len(source)}, or check the path"
+        )
     return source
 
 
 def _refuse_misplaced(spec: SourceSpec, kind: Kind, field: str) -> None:
     for name, info in SourceSpec.model_fields.items():
         value = getattr(spec, name)
-        if name == "kind" or name in kind.reads or value == info.default:
+        if name in ("kind", "size", *kind.reads) or value == info.default:
             continue
         readers = [other for other, its in KINDS.items() if name in its.reads]
         place = f"{field}.{name}: {value!r}"

@@ -1,6 +1,12 @@
-"""What a source raises for one sample that cannot be used; the loader skips and counts it."""
+"""What a source raises for one sample that cannot be used, and how many of them are too many."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+
+# Below this many reads the share of bad samples is taken of this many, lest one bad among the
+# first ten end a job.
+MIN_READS = 1000
 
 
 class BadSample(Exception):  # noqa: N818 - a signal to the loader, not an error for the user
@@ -14,3 +20,14 @@ class BadSample(Exception):  # noqa: N818 - a signal to the loader, not an error
         super().__init__(f"{key}: {reason}")
         self.reason = reason
         self.key = key
+
+
+def too_many_bad(bad: float, reads: float, limit: float) -> bool:
+    """Whether `bad` of so many `reads` are a larger share than `limit` (`max_bad_fraction`)."""
+    return bad > limit * max(reads, MIN_READS)
+
+
+def tally(skipped: Mapping[str, int], most: int = 4) -> str:
+    """Counts by what was wrong in words, the largest first: 'image missing 3, caption empty 1'."""
+    ordered = sorted(skipped.items(), key=lambda item: -item[1])[:most]
+    return ", ".join(f"{what} {count}" for what, count in ordered)

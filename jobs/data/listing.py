@@ -1,8 +1,8 @@
 """What sources that list their samples as JSON share: strict reading, and an index of places.
 
-The file is read and checked once, when it is opened, entry by entry; kept are the places of the
-entries only, 20 bytes a sample. What is wrong with the file itself is a DataError with its line;
-what is wrong with one sample is a BadSample, which the loader skips and counts.
+The file is walked once, when it is opened; kept are the places of its entries only, 20 bytes a
+sample. What is wrong with one entry, be it not even JSON, is a BadSample when it is read, which
+the loader skips and counts. A file of which no entry is usable is no listing: a DataError.
 """
 
 from __future__ import annotations
@@ -24,6 +24,14 @@ MAX_ENTRY = 64 << 20  # bytes
 Extract = Callable[[dict[str, Any]], tuple[object, object]]
 
 
+class BadEntryError(DataError):
+    """One entry cannot be used. reason: as of the BadSample that it becomes when it is read."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 @dataclass
 class Index:
     """Where each entry lies in the file. numbers: what messages call it, e.g. its line."""
@@ -31,12 +39,29 @@ class Index:
     starts: array[int] = field(default_factory=lambda: array("Q"))
     sizes: array[int] = field(default_factory=lambda: array("I"))
     numbers: array[int] = field(default_factory=lambda: array("Q"))
+    usable: bool = False
+    first_bad: BadEntryError | None = None
 
-    def add(self, start: int, size: int, number: int) -> None:
-        """Note one more entry."""
+    def add(self, start: int, size: int, number: int, check: Callable[[], object]) -> None:
+        """Note one more entry, bad or not.
+
+        check: raises BadEntryError for a bad one; not asked any more once an entry was usable.
+        """
         self.starts.append(start)
-        self.sizes.append(size)
+        self.sizes.append(min(size, MAX_ENTRY + 1))
         self.numbers.append(number)
+        if not self.usable:
+            try:
+                check()
+                self.usable, self.first_bad = True, None
+            except BadEntryError as error:
+                self.first_bad = self.first_bad or error
+
+    def checked(self) -> Index:
+        """Itself. Raises DataError, with what is wrong with the first, where all entries are bad"""
+        if self.first_bad is not None:
+            raise self.first_bad
+        return self
 
 
 class ListingSource:
@@ -73,10 +98,17 @@ class ListingSource:
     def _read(self, index: int) -> tuple[object, object, str]:
         if not 0 <= index < len(self):
             raise IndexError(f"no sample {index} of {len(self)}")
-        places = self._index
-        key = f"{self._name[0]}{places.numbers[index]}{self._name[1]}"
-        data = self._file.read(places.starts[index], places.sizes[index])
-        return *self._extract(parse_entry(data, key, "what was there when it was opened")), key
+        start, size = self._index.starts[index], self._index.sizes[index]
+        key = f"{self._name[0]}{self._index.numbers[index]}{self._name[1]}"
+        if size > MAX_ENTRY:
+            raise BadSample("entry too large", key)
+        data = self._file.read(start, size)
+        if len(data) < size:
+            raise DataError(f"{key}: shorter than when it was opened: leave it alone in a run")
+        try:
+            return *self._extract(parse_entry(data, key, "")), key
+        except BadEntryError as error:
+            raise BadSample(error.reason, key) from error
 
 
 def check_caption(caption: object, key: str) -> str:
@@ -93,21 +125,62 @@ def check_caption(caption: object, key: str) -> str:
     return text
 
 
-def parse_entry(data: bytes, where: str, expected: str) -> Any:
-    """JSON in UTF-8. Raises DataError that names `where` and what was `expected` there."""
+def parse_entry(data: bytes, where: str, example: str) -> dict[str, Any]:
+    """A JSON object in UTF-8. Raises BadEntryError that names `where` and shows the `example`."""
+    return an_object(parse_json(data, where, example), where, example)
+
+
+def an_object(entry: Any, where: str, example: str) -> dict[str, Any]:
+    """The entry. Raises BadEntryError where it is none, or where a field stands in it twice."""
+    if isinstance(entry, dict):
+        return entry
+    if isinstance(entry, FieldTwiceError):
+        raise BadEntryError(f"{where}: {entry}: expected {example}", "entry has a field twice")
+    raise BadEntryError(
+        f"{where}: {type(entry).__name__} instead of an object: write {example}",
+        "entry is not an object",
+    )
+
+
+def parse_json(data: bytes, where: str, example: str, *, lenient: bool = False) -> Any:
+    """JSON in UTF-8. Raises BadEntryError that names `where` and shows the `example`.
+
+    lenient: for a file of many entries. Bytes that are no UTF-8 become lone surrogates, U+DC80 to
+    U+DCFF, and an object with a field twice a FieldTwiceError in its place.
+    """
     try:
-        return json.loads(data.decode("utf-8-sig"), object_pairs_hook=unique_fields)
+        text = data.decode("utf-8-sig", "surrogateescape" if lenient else "strict")
+        return json.loads(text, object_pairs_hook=_marked if lenient else unique_fields)
     except UnicodeDecodeError as error:
-        raise DataError(f"{where}: not UTF-8 ({error}): save the file as UTF-8") from error
+        raise not_utf8(where, f" ({error})") from error
+    except FieldTwiceError as error:
+        return an_object(error, where, example)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: not JSON ({error}): expected {expected}") from error
+        text = f"{where}: not JSON ({error}): expected {example}"
+        raise BadEntryError(text, "entry is not JSON") from error
+
+
+def not_utf8(where: str, how: str = "") -> BadEntryError:
+    """What to raise for an entry in another encoding."""
+    return BadEntryError(f"{where}: not UTF-8{how}: save the file as UTF-8", "entry is not UTF-8")
+
+
+class FieldTwiceError(ValueError):
+    """A field stands twice in one object. Readers differ in which of them wins."""
 
 
 def unique_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object's fields; ValueError where one stands twice, since readers differ in which wins."""
+    """An object's fields. Raises FieldTwiceError."""
     fields = dict(pairs)
     if len(fields) < len(pairs):
         seen = [name for name, _ in pairs]
         twice = next(name for name in seen if seen.count(name) > 1)
-        raise ValueError(f"field {twice[:40]!r} stands twice")
+        raise FieldTwiceError(f"field {twice[:40]!r} stands twice")
     return fields
+
+
+def _marked(pairs: list[tuple[str, Any]]) -> dict[str, Any] | FieldTwiceError:
+    try:
+        return unique_fields(pairs)
+    except FieldTwiceError as error:
+        return error.with_traceback(None)

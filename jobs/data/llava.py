@@ -7,7 +7,7 @@ import re
 from typing import Any, BinaryIO
 
 from jobs.data import listing
-from jobs.data.listing import Index, ListingSource, unique_fields
+from jobs.data.listing import Index, ListingSource, parse_entry
 from jobs.data.sample import Source
 from jobs.data.store import OpenFile, folder_of, name_of, open_folder, open_listing
 from jobs.spec import SourceSpec
@@ -16,12 +16,13 @@ from mir.errors import DataError
 _CHUNK = 1 << 20  # bytes
 _SPACE = re.compile(r"[ \t\r\n]*")
 _BOM = b"\xef\xbb\xbf"
+_EXAMPLE = '{"image": ..., "conversations": [...]}'
 
 
 def open_llava(spec: SourceSpec, field: str) -> Source:
-    """Read and check the list once. Entries without picture or answer stay in, as bad samples.
+    """Walk through the list once. Entries that cannot be used stay in, as bad samples.
 
-    Raises ConfigError, and DataError where the file is no JSON list of objects.
+    Raises ConfigError, and DataError where the file is no JSON list or none of it is usable.
     """
     assert spec.path is not None
     with open_listing(spec.path, f"{field}.path") as handle:
@@ -45,13 +46,13 @@ def _first_answer(turns: object) -> object:
 class _Scanner:
     """Finds where each entry of a long list begins and ends, holding one stretch of it at a time.
 
-    Python's own parser reads the entries. It is given the bytes as Latin-1, in which places are
-    those in the file; that each entry is UTF-8 is checked apart.
+    Python's own parser finds the ends. It is given the bytes as Latin-1, in which places are those
+    in the file, and is lenient: that an entry is UTF-8 and strict JSON is checked where it is read.
     """
 
     def __init__(self, handle: BinaryIO, path: str) -> None:
         self._handle, self._path = handle, path
-        self._decode = json.JSONDecoder(object_pairs_hook=unique_fields).raw_decode
+        self._decode = json.JSONDecoder(strict=False, parse_int=lambda _: 0).raw_decode
         self._base = 0  # where the text begins in the file
         self._text = ""
         self._at = 0  # in the text
@@ -73,24 +74,20 @@ class _Scanner:
                 pass
         if self._peek() != "":
             raise DataError(f"{self._path}: not JSON (more follows after the list's end)")
-        return found
+        return found.checked()
 
     def _entry(self, found: Index) -> bool:
         """Note the next entry; whether another follows it."""
         number = len(found.starts)
         where = f"{self._path}: entry {number}"
         self._peek()
-        entry, size = self._value(where)
-        try:
-            self._text[self._at : self._at + size].encode("latin-1").decode()
-        except UnicodeDecodeError as error:
-            raise DataError(f"{where}: not UTF-8 ({error}): save the file as UTF-8") from error
-        if not isinstance(entry, dict):
-            raise DataError(
-                f"{where} is {type(entry).__name__} instead of an object: "
-                'write {"image": ..., "conversations": [...]}'
-            )
-        found.add(self._base + self._at, size, number)
+        _, size = self._value(where)
+
+        def check() -> None:
+            data = self._text[self._at : self._at + size].encode("latin-1")
+            parse_entry(data, where, _EXAMPLE)
+
+        found.add(self._base + self._at, size, number, check)
         self._at += size
         follows = self._peek()
         if follows not in (",", "]") or follows == "":

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from jobs.data.batch import Batch, Prepare, join, pixels, tokens
 from jobs.data.build import open_source
 from jobs.data.caps import capped_weights
-from jobs.data.errors import BadSample
+from jobs.data.errors import BadSample, tally, too_many_bad
 from jobs.data.grouping import LengthGroups, Order
 from jobs.data.sample import Sample, Source
 from jobs.data.stream import MixtureStream
@@ -27,17 +27,17 @@ if TYPE_CHECKING:
     from jobs.features.cache import FeatureCache
 
 READ_AHEAD = 4  # batches
-# Below this many reads the share of bad samples is taken of this many, lest one bad among the
-# first ten end a job.
-MIN_READS = 1000
 
 
 @dataclass
 class _Read:
-    """What reading one batch gave; its counts reach the consumer together with the batch."""
+    """What reading one batch gave; its counts reach the consumer together with the batch.
+
+    visits: samples whose turn came. skipped: those of them that are bad, by source and reason.
+    """
 
     batch: Batch | None = None
-    reads: int = 0
+    visits: int = 0
     skipped: Counter[tuple[str, str]] = field(default_factory=Counter)
     last_bad: BadSample | None = None
     error: Exception | None = None
@@ -48,8 +48,9 @@ class BatchLoader(Iterator[Batch]):
 
     The batches of all ranks laid end to end are the global batches, whatever `world_size` and
     `workers` are; a loader started at `start_samples` goes on exactly where an uninterrupted one
-    would be. A bad sample is replaced by the next good one of the same source, on every rank
-    alike, and counted.
+    would be. A bad sample is counted each time that its turn comes, once an epoch, and replaced by
+    the next good one of the same source, on every rank alike. That one is seen again at its own
+    turn: a source with bad samples repeats the neighbours of these within an epoch.
     """
 
     def __init__(
@@ -94,13 +95,14 @@ class BatchLoader(Iterator[Batch]):
         self._prepare: Prepare = partial(pixels, image_processor=image_processor)
         if features is not None and features.holds(sum(map(len, self._sources.values()))):
             self._prepare = features
-        self._order = self._ordered(seed, global_batch, samples)
+        self._weights = self._within_caps(samples)
+        self._order = self._ordered(seed, global_batch)
         self._stride = global_batch
         self._share = global_batch // world_size
         self._position = start_samples + rank * self._share
         self._skipped: Counter[tuple[str, str]] = Counter()
-        self._bad: Counter[str] = Counter()
-        self._reads = 0
+        self._bad: Counter[tuple[str, str]] = Counter()
+        self._visits = 0
         self._failed: Exception | None = None
         self._waited = 0.0
         self._since = time.monotonic()
@@ -116,16 +118,19 @@ class BatchLoader(Iterator[Batch]):
         began = time.monotonic()
         read = self._ahead.popleft().result()
         self._waited += time.monotonic() - began
-        self._reads += read.reads
+        self._visits += read.visits
         self._skipped += read.skipped
-        for (_, reason), count in read.skipped.items():
-            self._bad[reason] += count
+        self._bad += read.skipped
         self._failed = read.error or self._too_many_bad(read.last_bad)
         if self._failed is not None:
             raise self._failed
         self._read_on()
         assert read.batch is not None
         return read.batch
+
+    def weights(self) -> dict[str, float]:
+        """Share of each source of the spec in what is trained on, caps by epochs included."""
+        return {name: self._weights.get(name, 0.0) for name in self._spec.sources}
 
     def wait_fraction(self) -> float:
         """Share of the time since the last call that the consumer spent waiting, 0 to 1."""
@@ -146,14 +151,20 @@ class BatchLoader(Iterator[Batch]):
         """Stop reading ahead and wait for the threads; safe to call twice."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _ordered(self, seed: int, global_batch: int, samples: int | None) -> Order:
+    def _within_caps(self, samples: int | None) -> dict[str, float]:
         spec = self._spec
-        sizes = {name: len(source) for name, source in self._sources.items()}
-        weights = {name: spec.weights[name] for name in sizes}
-        if spec.max_epochs:
-            assert samples is not None, "caps by epochs need the length of the run"
-            weights = capped_weights(weights, sizes, spec.max_epochs, samples)
-        stream = MixtureStream(sizes, weights, seed)
+        weights = {name: spec.weights[name] for name in self._sources}
+        if not spec.max_epochs:
+            return weights
+        assert samples is not None, "caps by epochs need the length of the run"
+        return capped_weights(weights, self._sizes(), spec.max_epochs, samples)
+
+    def _sizes(self) -> dict[str, int]:
+        return {name: len(source) for name, source in self._sources.items()}
+
+    def _ordered(self, seed: int, global_batch: int) -> Order:
+        spec = self._spec
+        stream = MixtureStream(self._sizes(), self._weights, seed)
         if spec.group_by_length == 1:
             return stream
         return LengthGroups(stream, self._lengths, batch=global_batch, window=spec.group_by_length)
@@ -171,13 +182,13 @@ class BatchLoader(Iterator[Batch]):
 
     def _too_many_bad(self, last: BadSample | None) -> DataError | None:
         bad, limit = self._bad.total(), self._spec.max_bad_fraction
-        if last is None or bad <= limit * max(self._reads, MIN_READS):
+        if last is None or not too_many_bad(bad, self._visits, limit):
             return None
-        reasons = ", ".join(f"{reason} {count}" for reason, count in self._bad.most_common(4))
+        counts = tally({f"{name}: {reason}": n for (name, reason), n in self._bad.items()})
         return DataError(
-            f"data.max_bad_fraction: {bad} of {self._reads} samples could not be used, more "
-            f"than {limit:g} allows ({reasons}; the last: {last}): mend the data (`mirsweep data "
-            "check` lists what is wrong) or raise the limit"
+            f"data.max_bad_fraction: {bad} of {self._visits} samples could not be used, more than "
+            f"{limit:g} allows ({counts}; the last: {last}): mend the data (`mirsweep "
+            "data check` lists what is wrong) or raise the limit"
         )
 
     def _read_on(self) -> None:
@@ -202,12 +213,13 @@ class BatchLoader(Iterator[Batch]):
     def _read_sample(self, position: int, read: _Read) -> Sample:
         name, first = self._order.pick(position)
         source = self._sources[name]
+        read.visits += 1
         for step in range(len(source)):
-            read.reads += 1
             try:
                 return source[(first + step) % len(source)]
             except BadSample as bad:
-                read.skipped[name, bad.reason] += 1
+                if step == 0:  # the others have turns of their own
+                    read.skipped[name, bad.reason] += 1
                 read.last_bad = bad
         raise DataError(
             f"data.sources.{name}: none of its {len(source)} samples can be used "

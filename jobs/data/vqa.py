@@ -12,13 +12,23 @@ answers are kept, because every one of them counts as right.
 
 from __future__ import annotations
 
+import json
+import re
 import string
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from jobs.data.errors import BadSample
-from jobs.data.listing import check_caption, parse_entry
+from jobs.data.listing import (
+    BadEntryError,
+    an_object,
+    check_caption,
+    not_utf8,
+    parse_entry,
+    parse_json,
+)  # fmt: skip
 from jobs.data.sample import Sample, Source
 from jobs.data.store import Folder, open_folder, open_listing
 from jobs.spec import SourceSpec
@@ -26,6 +36,9 @@ from mir.errors import ConfigError, DataError
 
 PROMPT = "Question: {question}\nAnswer:"
 IMAGE_NAME = "{image_id}.jpg"
+# An entry, or the reason for which it cannot be used.
+Entry = dict[str, Any] | str
+_NOT_UTF8 = re.compile("[\udc80-\udcff]")
 _LISTS = ("questions", "data")
 _EXAMPLE = '{"image": "a.png", "question": "What is it?", "answer": "a dog"}'
 
@@ -48,7 +61,7 @@ class QuestionSource:
 
     def __init__(
         self,
-        entries: Sequence[dict[str, Any]],
+        entries: Sequence[Entry],
         name: str,
         images: Folder,
         image_name: str,
@@ -63,7 +76,7 @@ class QuestionSource:
 
     def __getitem__(self, index: int) -> Sample:
         """Raises BadSample for a question, answer or picture that cannot be used."""
-        entry, key = self._entries[index], f"{self._name}[{index}]"
+        entry, key = self._entry(index)
         question = check_caption(entry.get("question"), key)
         answers = tuple(check_caption(answer, key) for answer in _answers(entry))
         if not answers:
@@ -73,10 +86,16 @@ class QuestionSource:
 
     def caption(self, index: int) -> str:
         """Question and answer as they are read; no picture is opened. Raises BadSample."""
-        entry, key = self._entries[index], f"{self._name}[{index}]"
+        entry, key = self._entry(index)
         question = check_caption(entry.get("question"), key)
         answers = [check_caption(answer, key) for answer in _answers(entry)]
         return " ".join([self._prompt.replace("{question}", question), *answers[:1]])
+
+    def _entry(self, index: int) -> tuple[dict[str, Any], str]:
+        entry, key = self._entries[index], f"{self._name}[{index}]"
+        if isinstance(entry, str):
+            raise BadSample(entry, key)
+        return entry, key
 
     def _file(self, entry: dict[str, Any], key: str) -> str:
         if isinstance(entry.get("image"), str) and entry["image"]:
@@ -125,21 +144,52 @@ def check_image_name(pattern: str, field: str) -> str:
     return pattern
 
 
-def read_questions(path: str, annotations: str | None, field: str) -> list[dict[str, Any]]:
-    """All entries of a question file, each with its answers. Raises DataError with the place."""
+def read_questions(path: str, annotations: str | None, field: str) -> list[Entry]:
+    """All entries of a question file, each with its answers.
+
+    Raises DataError, with what is wrong with the first, where not one of them is usable.
+    """
+    entries: list[Entry] = []
+    first_bad: BadEntryError | None = None
+    for check in _checks(path, field):
+        try:
+            entries.append(check())
+        except BadEntryError as error:
+            first_bad = first_bad or error
+            entries.append(error.reason)
+    if first_bad is not None and not any(isinstance(entry, dict) for entry in entries):
+        raise first_bad
+    return entries if annotations is None else _joined(entries, annotations, field)
+
+
+def _checks(path: str, field: str) -> Iterator[Callable[[], dict[str, Any]]]:
+    """For each entry what gives it, or raises BadEntryError."""
     with open_listing(path, f"{field}.path") as handle:
         if path.endswith(".jsonl"):
-            numbered = [(n, line) for n, line in enumerate(handle, start=1) if line.strip()]
-            entries = [parse_entry(line, f"{path}:{n}", _EXAMPLE) for n, line in numbered]
-        else:
-            entries = _listed(parse_entry(handle.read(), path, _EXAMPLE), path)
-    for number, entry in enumerate(entries):
-        if not isinstance(entry, dict):
-            raise DataError(
-                f"{path}: entry {number} is {type(entry).__name__} instead of an object: "
-                f"write {_EXAMPLE}"
-            )
-    return entries if annotations is None else _joined(entries, annotations, field)
+            for number, line in enumerate(handle, start=1):
+                if line.strip():
+                    yield partial(parse_entry, line, f"{path}:{number}", _EXAMPLE)
+            return
+        data = handle.read()
+    listed = _listed(parse_json(data, path, _EXAMPLE, lenient=True), path)
+    suspect = not _is_utf8(data)
+    for number, entry in enumerate(listed):
+        yield partial(_check, entry, f"{path}: entry {number}", suspect)
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _check(entry: Any, where: str, suspect: bool) -> dict[str, Any]:
+    found = an_object(entry, where, _EXAMPLE)
+    if suspect and _NOT_UTF8.search(json.dumps(found, ensure_ascii=False, default=str)):
+        raise not_utf8(where)
+    return found
 
 
 def _listed(whole: Any, path: str) -> list[Any]:
@@ -154,14 +204,19 @@ def _listed(whole: Any, path: str) -> list[Any]:
     return list(found[0])
 
 
-def _joined(entries: list[dict[str, Any]], path: str, field: str) -> list[dict[str, Any]]:
+def _joined(entries: list[Entry], path: str, field: str) -> list[Entry]:
+    """Entries with what is annotated to them; a bad annotation leaves its question without."""
     with open_listing(path, f"{field}.answers") as handle:
-        whole = parse_entry(handle.read(), path, '{"annotations": [...]}')
+        whole = parse_json(handle.read(), path, '{"annotations": [...]}', lenient=True)
     found = whole.get("annotations") if isinstance(whole, dict) else None
-    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+    told = [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+    if found != [] and not told:
         raise DataError(f"{path}: no list of objects under annotations: give VQA's annotations")
-    by_question = {str(one.get("question_id")): one for one in found}
-    return [{**by_question.get(str(e.get("question_id")), {}), **e} for e in entries]
+    by_question = {str(one.get("question_id")): one for one in told}
+    return [
+        e if isinstance(e, str) else {**by_question.get(str(e.get("question_id")), {}), **e}
+        for e in entries
+    ]
 
 
 def _answers(entry: dict[str, Any]) -> list[Any]:

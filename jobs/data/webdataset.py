@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from jobs.data.errors import BadSample
 from jobs.data.images import MAX_FILE, decode_image
-from jobs.data.listing import MAX_CAPTION, check_caption, parse_entry
+from jobs.data.listing import MAX_CAPTION, check_caption, parse_json
 from jobs.data.sample import Sample, Source
 from jobs.data.store import find_files, name_of, read_range
 from jobs.spec import SourceSpec
@@ -112,7 +112,7 @@ class TarSource:
             except UnicodeDecodeError as error:
                 raise BadSample("caption is not UTF-8", key) from error
         try:
-            entry = parse_entry(data, key, "an object")
+            entry = parse_json(data, key, "an object")
         except DataError as error:
             raise BadSample("metadata is not JSON", key) from error
         return check_caption(entry.get(self._field) if isinstance(entry, dict) else None, key)

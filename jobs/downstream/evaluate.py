@@ -88,12 +88,15 @@ class _Share:
 
 def _questions(spec: EvaluateSpec, loaded: Loaded, share: _Share) -> None:
     source = open_source(spec.questions, "evaluate.questions")
-    asked = take(source, spec.question_count, "evaluate.question_count", "evaluate.questions")
+    limit = first_job(loaded.spec).data.max_bad_fraction
+    asked = take(
+        source, spec.question_count, "evaluate.question_count", "evaluate.questions", limit
+    )
     examples: list[Sample] = []
     if max(spec.shots) > 0:
         assert spec.examples is not None
         solved = open_source(spec.examples, "evaluate.examples")
-        examples = take(solved, max(spec.shots), "evaluate.shots", "evaluate.examples")
+        examples = take(solved, max(spec.shots), "evaluate.shots", "evaluate.examples", limit)
     for shots in dict.fromkeys(spec.shots):
         asker = Asker(spec, loaded, examples[:shots])
         for number, batch in enumerate(asker.batches(asked)):
@@ -105,7 +108,10 @@ def _questions(spec: EvaluateSpec, loaded: Loaded, share: _Share) -> None:
 def _captions(spec: EvaluateSpec, loaded: Loaded, share: _Share) -> None:
     job = first_job(loaded.spec)
     source = open_source(spec.captions or job.data.validation, "evaluate.captions")
-    samples = take(source, spec.caption_count, "evaluate.caption_count", "evaluate.captions")
+    samples = take(
+        source, spec.caption_count, "evaluate.caption_count", "evaluate.captions",
+        job.data.max_bad_fraction,
+    )  # fmt: skip
     groups = groups_of(samples, spec.match_choices)
     if not groups:
         different = len({sample.caption for sample in samples})

@@ -25,7 +25,9 @@ class SourceSpec(Frozen):
     images: the folder below which pictures named in the data lie (default: that of `path`).
     image_field, caption_field: names of the fields or columns (default: image, caption); of
         webdataset's JSON members only the caption's.
-    style: caption style of an embedded source; size: its number of samples.
+    style: caption style of an embedded source.
+    size: number of samples: of an embedded source so many are made; of others it is declared, for
+        caps by epochs and natural proportions in a sweep, and checked when they are opened.
     split: which part of an embedded source, or of a folder that holds several.
     answers: the annotations file of a VQA question file, where answers stand apart.
     image_name: name of a picture by its number where a VQA file gives only that, e.g.

@@ -93,6 +93,8 @@ def event_tags(event: Event) -> dict[str, str]:
                 "mirsweep.ranks": str(event.ranks),
                 "mirsweep.device": event.device,
                 **{f"trainable/{part}": str(count) for part, count in event.trainable.items()},
+                # The parameters mixture/... are what was asked for, before caps by epochs.
+                **{_plain(f"trained_mixture/{s}"): str(w) for s, w in event.weights.items()},
                 **{_plain(f"version/{name}"): text for name, text in event.versions.items()},
             }
         case Scored():

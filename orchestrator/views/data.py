@@ -25,7 +25,7 @@ def render_data(facts: DataFacts) -> RenderableType:
 def sections(facts: DataFacts) -> list[tuple[str, list[str]]]:
     """What was found beside the numbers; sections without a finding are left out."""
     found = (
-        ("cannot be used", [row for source in facts.sources for row in _bad(source)]),
+        ("cannot be used", [row for source in facts.sources for row in _bad(source, facts)]),
         ("stands several times", [row for source in facts.sources for row in _repeats(source)]),
         (
             "in training and in validation",
@@ -90,12 +90,16 @@ def _share(part: int, whole: int) -> str:
     return f"{count(part)} ({percent(part / max(1, whole))})" if part else "0"
 
 
-def _bad(source: SourceFacts) -> list[str]:
+def _bad(source: SourceFacts, facts: DataFacts) -> list[str]:
     ordered = sorted(source.bad.items(), key=lambda item: -item[1][0])
-    return [
+    rows = [
         f"{source.name}: {reason}: {count(number)}, e.g. {', '.join(examples)}"
         for reason, (number, examples) in ordered
     ]
+    limit = facts.weight_limit(source)
+    if limit is not None:
+        rows.append(f"{source.name}: ends a job in which it weighs more than {limit:.2g}")
+    return rows
 
 
 def _repeats(source: SourceFacts) -> list[str]:

@@ -1,6 +1,9 @@
 """Entries and files that a listing of strangers may hold.
 
 ENTRIES: what stands for picture and caption, and the reason for which the sample is skipped.
+LINES: a line of a JSON lines file, the reason for which it is skipped between good ones, and what
+the one line says where there is no other.
+LISTED: the same for an entry of a JSON list.
 FILES: a file's content, what kind it is read as, and what the one line of its refusal says;
 None where it is unusual but right.
 """
@@ -90,8 +93,35 @@ ENTRIES = [
 ]  # fmt: skip
 
 LINE = b'{"image": "images/good.png", "caption": "c"}\n'
-EXPECTED = r":2: (list|int|str|float|bool|NoneType) instead of an object"
-JSON = r":\d+: not JSON"
+JSON, NO_JSON = "entry is not JSON", "not JSON"
+NO_OBJECT, INSTEAD = "entry is not an object", "(list|int|str|float|bool|NoneType) instead of an ob"
+LINES = {
+    "list": (b'["images/good.png", "c"]', NO_OBJECT, INSTEAD),
+    "number": (b"7", NO_OBJECT, INSTEAD),
+    "text": (b'"images/good.png"', NO_OBJECT, INSTEAD),
+    "null": (b"null", NO_OBJECT, INSTEAD),
+    "nan": (b"NaN", NO_OBJECT, INSTEAD),
+    "fields": (b'{"picture": "a.png"}', NO_TEXT, "no field 'image'"),
+    "broken": (b'{"image": "a.png"', JSON, NO_JSON),
+    "comma": (b'{"image": "a", "caption": "c",}', JSON, NO_JSON),
+    "python": (b"{'image': 'a', 'caption': 'c'}", JSON, NO_JSON),
+    "two-a-line": (LINE.strip() + b" " + LINE.strip(), JSON, NO_JSON),
+    "old-mac": (LINE.strip() + b"\r" + LINE.strip(), JSON, NO_JSON),
+    "twice": (
+        b'{"image": "a", "caption": "c", "image": "b"}', "entry has a field twice", "stands twice",
+    ),
+    "deep": (b'{"a": ' * 100_000, JSON, NO_JSON),
+    "huge-number": (b'{"a": ' + b"9" * 100_000 + b"}", JSON, NO_JSON),
+    "nul": (b'{"image": "a\0", "caption": "c"}', JSON, NO_JSON),
+    "latin": (
+        b'{"image": "a", "caption": "Gr\xf6\xdfe"}', "entry is not UTF-8", "not UTF-8 .* save the",
+    ),
+}  # fmt: skip
+GOOD_ENTRY = b'{"image": "images/good.png", "conversations": [{"from": "gpt", "value": "c"}]}'
+LISTED = {
+    name: LINES[name]
+    for name in ("list", "number", "text", "null", "nan", "twice", "latin", "huge-number", "nul")
+}
 
 
 def endless(folder):
@@ -120,25 +150,10 @@ def climbing_tar(picture):
 
 
 FILES = {
-    "lists.jsonl": (LINE + b'["images/good.png", "c"]\n', EXPECTED),
-    "numbers.jsonl": (LINE + b"7\n", EXPECTED),
-    "text.jsonl": (LINE + b'"images/good.png"\n', EXPECTED),
-    "null.jsonl": (LINE + b"null\n", EXPECTED),
-    "nan.jsonl": (LINE + b"NaN\n", EXPECTED),
-    "fields.jsonl": (LINE + b'{"picture": "a.png"}\n', r":2: no field 'image'"),
-    "broken.jsonl": (LINE + b'{"image": "a.png"\n', JSON),
-    "comma.jsonl": (LINE + b'{"image": "a", "caption": "c",}\n', JSON),
-    "python.jsonl": (LINE + b"{'image': 'a', 'caption': 'c'}\n", JSON),
-    "two-a-line.jsonl": (LINE.strip() + b" " + LINE, JSON),
-    "twice.jsonl": (LINE + b'{"image": "a", "caption": "c", "image": "b"}\n', "stands twice"),
-    "deep.jsonl": (LINE + b'{"a": ' * 100_000 + b"\n", JSON),
-    "huge-number.jsonl": (LINE + b'{"a": ' + b"9" * 100_000 + b"}\n", JSON),
-    "nul.jsonl": (LINE + b'{"image": "a\0", "caption": "c"}\n', JSON),
-    "latin.jsonl": (LINE + b'{"image": "a", "caption": "Gr\xf6\xdfe"}\n', r":2: not UTF-8"),
     "utf16.jsonl": (LINE.decode().encode("utf-16"), r":1: not (UTF-8|JSON)"),
     "utf32.jsonl": (LINE.decode().encode("utf-32-le"), r":1: not JSON"),
-    "old-mac.jsonl": (LINE.strip() + b"\r" + LINE, JSON),
     "binary.jsonl": (bytes(range(256)) * 100, r":1: not (UTF-8|JSON)"),
+    "latin-1.jsonl": (LINES["latin"][0] + b"\n" + LINES["latin"][0], r":1: not UTF-8"),
     "nothing.jsonl": (b"", "holds no samples"),
     "blank.jsonl": (b"\r\n \n\t\n", "holds no samples"),
     "endless.jsonl": (endless, "a line of more than 64 MiB"),
@@ -147,7 +162,6 @@ FILES = {
     "infinite.jsonl": (b'{"image": "images/good.png", "caption": "c", "n": 1e999}', None),
     "object.json": (b'{"image": "a.png"}', "dict instead of a list"),
     "scalar.json": (b"42", "int instead of a list"),
-    "entries.json": (b'[{"image": "a"}, 3]', "entry 1 is int instead of an object"),
     "open.json": (b'[{"image": "a"}', "entry 0: not JSON"),
     "unended.json": (b'[{"image": "' + b"a" * 3_000_000, "entry 0: not JSON"),
     "deep.json": (b"[" * 1_000_000, "nested too deeply"),

@@ -53,7 +53,15 @@ def test_every_kind_that_a_recipe_may_name_can_be_opened():
 
 def test_every_field_is_read_by_some_kind():
     read = {name for kind in build.KINDS.values() for name in kind.reads}
-    assert read == set(SourceSpec.model_fields) - {"kind"}
+    assert read == set(SourceSpec.model_fields) - {"kind", "size"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_declared_size_is_held_against_what_is_there(tmp_path, kind):
+    settings = settings_of(kind, tmp_path / "data")
+    assert len(open_source(SourceSpec(**settings, size=len(CAPTIONS)))) == len(CAPTIONS)
+    with pytest.raises(ConfigError, match=r"a\.size: 4 is declared, but .* holds 5 samples: set"):
+        open_source(SourceSpec(**settings, size=4), "a")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -180,6 +188,7 @@ def test_a_long_list_reads_the_same_in_stretches_of_any_size(tmp_path, monkeypat
         (b'[{"a": 1}]]', "more follows after the list's end"),
         (b'[{"a": 1, "a": 2}]', "field 'a' stands twice"),
         (b'[{"a": "\xff"}]', "entry 0: not UTF-8"),
+        (b'[7, "\xff", {"a": "\xff"}]', "entry 0: int instead of an object"),
         (b"", "not JSON"),
         (b"[" * 100_000, "nested too deeply"),
         (b'"a', "not JSON"),
@@ -194,6 +203,30 @@ def test_a_list_that_breaks_off_is_refused(tmp_path, monkeypatch, content, messa
     with pytest.raises(DataError, match=message) as caught:
         open_source(SourceSpec(kind="llava", path=str(tmp_path / "l.json")))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 64, 1 << 20])
+def test_bad_entries_of_a_list_are_bad_samples(tmp_path, monkeypatch, chunk):
+    monkeypatch.setattr(llava, "_CHUNK", chunk)
+    good = b'{"image": "0.png", "conversations": [{"from": "gpt", "value": "c"}]}'
+    bad = {
+        b'{"image": "0.png", "conversations": "Gr\xf6\xdfe"}': "entry is not UTF-8",
+        b'{"image": "0.png", "image": "1.png"}': "entry has a field twice",
+        b'["a", {"b": "]"}]': "entry is not an object",
+        b'"a \\" b"': "entry is not an object",
+        b'{"image": "0\n.png"}': "entry is not JSON",
+        b'{"image": ' + b"9" * 10_000 + b"}": "entry is not JSON",
+    }
+    (tmp_path / "l.json").write_bytes(b"[" + b" ,\n".join([*bad, good]) + b"]")
+    data_kinds.pictures(tmp_path)
+    source = open_source(
+        SourceSpec(kind="llava", path=f"{tmp_path}/l.json", images=f"{tmp_path}/pictures")
+    )
+    assert len(source) == len(bad) + 1
+    for n, reason in enumerate(bad.values()):
+        with pytest.raises(BadSample, match=rf"l\.json\[{n}\]: {reason}"):
+            source[n]
+    assert source[len(bad)].caption == "c"
 
 
 def test_tars_that_are_none_are_refused(tmp_path):

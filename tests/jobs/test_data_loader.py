@@ -130,22 +130,41 @@ def test_bad_samples_are_counted_with_the_batches_that_needed_them(open_loader):
     for _ in range(15):  # four epochs of 30
         next(loader)
         counts.append(sum(s.count for s in loader.take_skipped()))
-    assert sum(counts) == 4 * 4  # 3 is followed by 4, so it costs two reads
+    assert sum(counts) == 4 * 3  # 3 is followed by 4, which counts at its own turn alone
     assert loader.take_skipped() == []
 
 
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_every_visit_of_a_bad_sample_counts_once_on_any_number_of_ranks(open_loader, world_size):
+    """Two epochs of a source of which all but two are bad: 28 of 30 visits."""
+    bad = tuple(n for n in range(30) if n not in (11, 12))
+    settings = {"bad": bad, "mixture": {"a": 1.0}, "batch": 4, "world_size": world_size}
+    ranks = [open_loader(**settings, rank=rank) for rank in range(world_size)]
+    for loader in ranks:
+        captions(loader, 15)
+    assert sum(s.count for loader in ranks for s in loader.take_skipped()) == 2 * 28
+
+
+def test_the_share_of_bad_samples_is_that_of_visits(open_loader):
+    """10 of 30 in a row: a stand-in for the first would be looked for ten times."""
+    settings = {"mixture": {"a": 1.0}, "batch": 30, "bad": tuple(range(10))}
+    assert len(captions(open_loader(**settings, max_bad=0.34), 40)) == 1200
+    with pytest.raises(DataError, match=r"max_bad_fraction: 330 of 990 samples"):
+        captions(open_loader(**settings, max_bad=0.32), 40)
+
+
 def test_what_is_skipped_names_source_and_reason(open_loader):
-    loader = open_loader(bad=tuple(range(1, 30)), mixture={"a": 1.0})
+    loader = open_loader(bad=tuple(range(1, 30)), mixture={"a": 1.0}, batch=30)
     next(loader)
     (skipped,) = loader.take_skipped()
-    assert (skipped.source, skipped.reason) == ("a", "image missing")
-    assert skipped.count > 50
+    assert (skipped.source, skipped.reason, skipped.count) == ("a", "image missing", 29)
 
 
 def test_too_many_bad_samples_end_the_job_with_one_line(open_loader):
     loader = open_loader(bad=tuple(range(29)), max_bad=0.01)
     with pytest.raises(
-        DataError, match=r"data\.max_bad_fraction: \d+ of \d+ .* 0\.01 .*image missing"
+        DataError,
+        match=r"data\.max_bad_fraction: \d+ of \d+ .* 0\.01 .*\(a: image missing \d+; the last: ",
     ) as caught:
         captions(loader, 50)
     assert "\n" not in str(caught.value)

@@ -77,6 +77,57 @@ def test_what_is_wrong_with_one_question_is_a_bad_sample(folder, entry, reason):
         source[0]
 
 
+GOOD = '{"image": "a.png", "question": "Who?", "answer": "x"}'
+BAD = {
+    '{"image": "a.png", "question": "Gr\xf6\xdfe?", "answer": "x"}': "entry is not UTF-8",
+    '{"image": "a.png", "image": "b.png", "question": "Who?"}': "entry has a field twice",
+    "[1]": "entry is not an object",
+    "7": "entry is not an object",
+}
+
+
+@pytest.mark.parametrize("form", ["lines", "list", "questions"])
+def test_a_bad_entry_is_a_bad_sample_in_every_form(folder, form):
+    bad = BAD | ({GOOD[:20]: "entry is not JSON"} if form == "lines" else {})
+    entries = [GOOD, *bad, GOOD]
+    text = {"lines": "\n".join, "list": lambda e: f"[{','.join(e)}]",
+            "questions": lambda e: f'{{"questions": [{",".join(e)}]}}'}[form](entries)  # fmt: skip
+    name = "q.jsonl" if form == "lines" else "q.json"
+    (folder / name).write_bytes(text.encode("latin-1"))
+    source = open_source(SourceSpec(kind="vqa", path=str(folder / name)))
+    assert len(source) == len(entries)
+    assert source[0].answers == source[len(entries) - 1].answers == ("x",)
+    for n, reason in enumerate(bad.values(), start=1):
+        for read in (source.__getitem__, source.caption):
+            with pytest.raises(BadSample, match=rf"^q\.jsonl?\[{n}\]: {reason}$"):
+                read(n)
+
+
+@pytest.mark.parametrize("name", ["q.jsonl", "q.json"])
+@pytest.mark.parametrize("text", BAD)
+def test_a_file_of_nothing_but_bad_entries_is_one_line(folder, name, text):
+    whole = f"{text}\n{text}" if name == "q.jsonl" else f"[{text}, {text}]"
+    (folder / name).write_bytes(whole.encode("latin-1"))
+    with pytest.raises(DataError, match=r"q\.json") as caught:
+        open_source(SourceSpec(kind="vqa", path=str(folder / name)))
+    assert "\n" not in str(caught.value)
+
+
+def test_bad_annotations_leave_their_questions_without_a_usable_answer(folder):
+    ids = range(4)
+    asked = [{"image": "a.png", "question": "Who?", "question_id": n} for n in ids]
+    told = [f'{{"question_id": {n}, "answers": [{{"answer": "{a}"}}]}}' for n, a in
+            enumerate(("x", "Gr\xf6\xdfe"))]  # fmt: skip
+    twice = '{"question_id": 3, "question_id": 3, "answers": ["y"]}'
+    content = f'{{"annotations": [{told[0]}, {told[1]}, 7, {twice}]}}'
+    (folder / "a.json").write_bytes(content.encode("latin-1"))
+    source = source_of(folder, "q.json", asked, answers=str(folder / "a.json"))
+    assert source[0].answers == ("x",)
+    for n, reason in ((1, "caption is not valid text"), (2, "no answer"), (3, "no answer")):
+        with pytest.raises(BadSample, match=reason):
+            source[n]
+
+
 @pytest.mark.parametrize("content", ["{}", "[1]", '{"data": 5}', "not json", '"text"'])
 def test_what_is_wrong_with_the_file_is_one_line(folder, content):
     with pytest.raises(DataError, match=r"q\.json"):

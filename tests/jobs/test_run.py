@@ -59,6 +59,21 @@ def test_a_run_tells_its_story_in_order(base, tmp_path):
     assert all(math.isfinite(e.loss) and e.grad_norm > 0 for e in events if isinstance(e, Step))
 
 
+def test_the_weights_that_are_trained_on_are_told_beside_those_asked_for(base, tmp_path):
+    """b may be seen once, 24 of 96 samples, so it gets a quarter where half was asked for."""
+    source = base["data"]["sources"]["a"]
+    data = {"sources": {"a": source, "b": source}, "max_epochs": {"b": 1.0}}
+    spec = spec_of(base, data=data, optim={"samples": 96}, checkpoint={"every_samples": None})
+    assert spec.data.weights == {"a": 0.5, "b": 0.5}
+    started = next(run_job(spec, Place(folder=tmp_path / "capped")))
+    assert isinstance(started, Started)
+    assert started.weights == pytest.approx({"a": 0.75, "b": 0.25})
+    free = spec_of(base, data={**data, "max_epochs": {}, "mixture": {"a": 1.0}})
+    started = next(run_job(free, Place(folder=tmp_path / "free")))
+    assert isinstance(started, Started)
+    assert started.weights == {"a": 1.0, "b": 0.0}
+
+
 def test_the_same_spec_gives_the_same_weights_and_another_seed_others(base, tmp_path):
     for name, seed in (("a", 7), ("b", 7), ("c", 8)):
         events_of(spec_of(base, seed=seed), tmp_path / name)

@@ -87,7 +87,8 @@ def test_too_many_bad_samples_are_one_line_and_exit_code_2(recipe: Path) -> None
     assert done.exit_code == 2
     assert done.stderr.splitlines() == [
         f"error: {recipe}: base.data.sources.web: 1 of 5 samples cannot be used (image missing: "
-        "1), more than max_bad_fraction 0.01 allows: mend the data or raise the limit"
+        "1): 10 % of what a job reads, more than max_bad_fraction 0.01 allows: mend the data or "
+        "raise the limit"
     ]
     for told in (
         "sources.web: image missing: 1, e.g. data.jsonl:4",
@@ -99,6 +100,86 @@ def test_too_many_bad_samples_are_one_line_and_exit_code_2(recipe: Path) -> None
     assert check(recipe, "--set", "base.data.max_bad_fraction=0.5").exit_code == 0
 
 
+def mixed(recipe: Path, **data: Any) -> None:
+    told = yaml.safe_load(recipe.read_text())
+    told["base"]["data"] |= data
+    recipe.write_text(yaml.safe_dump(told, sort_keys=False))
+
+
+@pytest.mark.parametrize(
+    ("weight", "limit", "code"),
+    [(0.1, 0.03, 0), (0.1, 0.01, 2), (0.2, 0.03, 2), (0.0, 0.0, 0), (1.0, 0.2, 0)],
+)
+def test_a_source_is_held_to_the_limit_by_its_weight(
+    recipe: Path, weight: float, limit: float, code: int
+) -> None:
+    """A fifth of web is bad: a job that draws a tenth from it meets 2 % of bad samples."""
+    mixed(recipe, mixture={"web": weight, "books": 1 - weight}, max_bad_fraction=limit)
+    done = check(recipe)
+    assert done.exit_code == code, done.stderr
+    if code:
+        assert "sources.web: 1 of 5 samples cannot be used" in done.stderr
+        assert f"{100 * weight * 0.2:.0f} % of what a job reads" in done.stderr
+
+
+def test_caps_by_epochs_are_part_of_the_weights(recipe: Path) -> None:
+    """5 samples of web once in 4096: next to nothing, though the mixture says half."""
+    mixed(recipe, max_epochs={"web": 1})
+    assert check(recipe).exit_code == 0
+    mixed(recipe, max_epochs={"web": 1, "books": 1})
+    done = check(recipe)
+    assert done.exit_code == 2
+    assert "base.data.max_epochs: leaves 7 samples to see" in done.stderr
+
+
+def test_a_short_run_may_meet_as_many_bad_samples_as_the_loader_allows(recipe: Path) -> None:
+    """A tenth of what it reads is bad, and the share is taken of 1,000 reads at least."""
+    assert check(recipe, "--set", "base.optim.samples=96").exit_code == 0
+    assert check(recipe, "--set", "base.optim.samples=128").exit_code == 2
+
+
+def test_a_source_without_a_usable_sample_ends_a_job_whatever_its_weight(recipe: Path) -> None:
+    for picture in (recipe.parent / "books").glob("*.png"):
+        picture.unlink()
+    mixed(recipe, mixture={"web": 0.999, "books": 0.001}, max_bad_fraction=0.5)
+    done = check(recipe)
+    assert done.exit_code == 2
+    assert "base.data.sources.books: none of the 2 samples read can be used" in done.stderr
+
+
+def test_what_is_scored_on_is_held_to_the_limit_as_the_job_does(recipe: Path) -> None:
+    rows = [("missing", "none")] * 30 + [("red", f"caption {n}") for n in range(70)]
+    validation = listing(recipe.parent / "hard", rows)
+    mixed(recipe, validation=validation, validation_samples=60, mixture={"web": 0, "books": 1})
+    done = check(recipe)
+    assert done.exit_code == 2
+    assert "base.data.validation: 30 of 100 samples cannot be used (image missing: 30)" in (
+        done.stderr
+    )
+    assert check(recipe, "--set", "base.data.max_bad_fraction=0.1").exit_code == 0
+
+
+def test_a_share_that_another_mixture_would_not_bear_is_told(recipe: Path) -> None:
+    """A searched mixture may give the source more weight than the base does."""
+    mixed(recipe, mixture={"web": 0.1, "books": 0.9}, max_bad_fraction=0.05)
+    done = check(recipe)
+    assert done.exit_code == 0
+    assert "sources.web: ends a job in which it weighs more than 0.25" in done.stdout
+
+
+def test_bad_lines_are_counted_by_reason(recipe: Path) -> None:
+    """One in another encoding and one that breaks off do not hide the good ones."""
+    with (recipe.parent / "web" / "data.jsonl").open("ab") as file:
+        file.write(b'\n{"image": "0.png", "caption": "Gr\xf6\xdfe"}\n{"image": "0.p')
+    web = facts_of(recipe)[1]["sources"]["sources.web"]
+    assert (web["error"], web["samples"]) == ("", 7)
+    assert web["bad"] == {
+        "image missing": [1, ["data.jsonl:4"]],
+        "entry is not UTF-8": [1, ["data.jsonl:6"]],
+        "entry is not JSON": [1, ["data.jsonl:7"]],
+    }
+
+
 def test_a_source_that_cannot_be_read_does_not_hide_the_others(recipe: Path) -> None:
     (recipe.parent / "books" / "data.jsonl").write_text("not json")
     code, found = facts_of(recipe, "--set", "base.data.max_bad_fraction=0.5")
@@ -107,6 +188,14 @@ def test_a_source_that_cannot_be_read_does_not_hide_the_others(recipe: Path) -> 
     assert found["sources"]["sources.web"]["read"] == 5
     assert f"error: {recipe}: base.data.sources.books: " in (told := check(recipe).stderr)
     assert "data.jsonl:1: not JSON" in told
+
+
+def test_a_wrong_size_is_told_with_the_right_one(recipe: Path) -> None:
+    """So a recipe that needs sizes can be given any, and the check says which they are."""
+    web = "base.data.sources.web.size"
+    assert "size: 1 is declared" in (told := check(recipe, "--set", f"{web}=1").stderr)
+    assert "holds 5 samples: set it to 5" in told
+    assert facts_of(recipe, "--set", f"{web}=5")[1]["sources"]["sources.web"]["error"] == ""
 
 
 def test_the_sheet_stands_alone_and_what_captions_say_stays_text(recipe: Path) -> None:

@@ -43,6 +43,16 @@ def journal(tmp_path, clock):
     journal.close()
 
 
+def test_what_was_skipped_counts_anew_where_a_trial_begins_anew(journal):
+    """It is told again then; one resumed from a checkpoint has told what came before it."""
+    heard = Skipped(source="data.validation", reason="corrupt", count=2)
+    for resumed, counted in ((0, 2), (8, 4), (0, 2)):
+        started = Started(ranks=1, device="cpu", trainable={}, resumed_samples=resumed)
+        journal.heard(0, started)
+        journal.heard(0, heard)
+        assert journal.view.trials[0].skipped == {"data.validation: corrupt": counted}
+
+
 def step(samples):
     return Step(samples=samples, loss=2.0, learning_rate=1, grad_norm=1, samples_per_second=9)
 

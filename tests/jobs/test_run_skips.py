@@ -1,0 +1,140 @@
+"""What a job skips is told: in training, in what it is scored on, and however it ends."""
+
+import logging
+
+import pytest
+from data_files import write_listing
+from tiny_job import events_of, make_world, spec_of
+
+from jobs.data.build import open_source
+from jobs.evaluation import take
+from jobs.events import Failed, Finished, Scored, Skipped, Started
+from jobs.place import Place
+from jobs.run import run_job
+from jobs.spec import SourceSpec
+from mir.errors import ConfigError, DataError
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+def web(folder, *, bad, good=20):
+    """A source of good samples and `bad` lines, half of them in another encoding."""
+    path = write_listing(folder, good)
+    with path.open("ab") as file:
+        for n in range(bad):
+            caption = "Gr\xf6\xdfe".encode("latin-1") if n % 2 else b""
+            file.write(b'{"image": "0.png", "caption": "%b"}\n' % caption)
+    return {"kind": "jsonl", "path": str(path)}
+
+
+def skips(events):
+    return [(e.source, e.reason, e.count) for e in events if isinstance(e, Skipped)]
+
+
+def test_too_many_bad_samples_are_told_before_the_job_fails_for_them(base, tmp_path):
+    """Nothing is saved before: what was skipped is told at checkpoints and at the end."""
+    source = web(tmp_path / "web", bad=20)
+    spec = spec_of(
+        base, data={"sources": {"web": source}, "max_bad_fraction": 0.0},
+        optim={"global_batch": 40, "samples": 80}, checkpoint={"every_samples": None},
+    )  # fmt: skip
+    events = events_of(spec, tmp_path / "job")
+    failed = events[-1]
+    assert isinstance(failed, Failed)
+    assert failed.kind == "bad-data"
+    assert "20 of 40 samples could not be used" in failed.reason
+    assert "web: caption empty 10" in failed.reason
+    assert "web: entry is not UTF-8 10" in failed.reason
+    assert skips(events) == [("web", "caption empty", 10), ("web", "entry is not UTF-8", 10)]
+    assert isinstance(events[-2], Skipped)
+
+
+def test_what_was_skipped_is_told_where_a_job_ends_for_another_reason(base, tmp_path):
+    source = web(tmp_path / "web", bad=20)
+    spec = spec_of(
+        base, data={"sources": {"web": source}, "max_bad_fraction": 1.0},
+        optim={"global_batch": 20, "samples": 80, "learning_rate": 1e30, "gradient_clip": 0.0},
+        checkpoint={"every_samples": None},
+    )  # fmt: skip
+    events = events_of(spec, tmp_path / "job")
+    assert isinstance(events[-1], Failed)
+    assert events[-1].kind == "diverged"
+    assert sum(count for _, _, count in skips(events)) > 0
+
+
+def test_bad_samples_of_what_is_scored_on_are_told_once(base, tmp_path):
+    """Both walks over one source meet the same bad ones; a resumed run has told them before."""
+    spec = spec_of(
+        base, data={"validation": web(tmp_path / "v", bad=4), "validation_samples": 20},
+        optim={"samples": 8}, score={"pairs": 16},
+    )  # fmt: skip
+    events = events_of(spec, tmp_path / "job")
+    assert isinstance(events[-1], Finished)
+    assert isinstance(events[0], Started)
+    told = skips(events)
+    assert {source for source, _, _ in told} == {"data.validation"}
+    assert {r: c for _, r, c in told} == {"caption empty": 2, "entry is not UTF-8": 2}
+    assert all(isinstance(e, Skipped) for e in events[1 : 1 + len(told)])
+    assert skips(events_of(spec, tmp_path / "job")) == []
+
+
+def test_pictures_of_their_own_are_told_by_their_name(base, tmp_path):
+    images = web(tmp_path / "p", bad=2, good=10)
+    spec = spec_of(base, optim={"samples": 4}, score={"pairs": 10, "images": images})
+    found = skips(events_of(spec, tmp_path / "job"))
+    assert {source for source, _, _ in found} == {"score.images"}
+    assert len(found) == 2
+
+
+@pytest.mark.parametrize("field", ["validation", "images"])
+def test_too_many_bad_samples_of_what_is_scored_on_end_the_job(base, tmp_path, field):
+    source = web(tmp_path / "v", bad=400, good=400)
+    changes = {"data": {"validation": source, "validation_samples": 40}}
+    if field == "images":
+        changes = {"score": {"pairs": 24, "images": source}}
+    events = events_of(spec_of(base, **changes), tmp_path / "job")
+    (failed,) = events
+    assert isinstance(failed, Failed)
+    assert failed.kind == "bad-data"
+    name = "data.validation" if field == "validation" else "score.images"
+    assert failed.reason.startswith(f"{name}: ")
+    assert "(caption empty " in failed.reason or "(entry is not UTF-8 " in failed.reason
+    assert "max_bad_fraction 0.01" in failed.reason
+
+
+def test_samples_taken_for_an_evaluation_say_in_the_log_what_was_skipped(tmp_path, caplog):
+    source = open_source(SourceSpec(**web(tmp_path / "q", bad=6, good=30)))
+    with caplog.at_level(logging.WARNING):
+        assert len(take(source, 30, "evaluate.question_count", "evaluate.questions")) == 30
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "evaluate.questions: skipped 6 of 36 samples (entry is not UTF-8 3, caption empty 3)"
+    )
+    with pytest.raises(DataError, match=r"evaluate\.questions: 2 of 4 samples .* 0\.001"):
+        take(source, 30, "evaluate.question_count", "evaluate.questions", max_bad_fraction=0.001)
+    with pytest.raises(ConfigError, match="only 30 usable samples"):
+        take(source, 31, "evaluate.question_count", "evaluate.questions")
+
+
+def test_a_job_that_fails_alone_asks_no_other_rank(base, tmp_path, monkeypatch):
+    """The others may be waiting for its next step: gathering from them would never end."""
+    import jobs.run
+
+    spec = spec_of(
+        base, data={"sources": {"web": web(tmp_path / "web", bad=20)}, "max_bad_fraction": 0.0},
+        optim={"global_batch": 40, "samples": 80}, checkpoint={"every_samples": None},
+    )  # fmt: skip
+    asked = []
+    gather = jobs.run.gather_objects
+    monkeypatch.setattr(jobs.run, "gather_objects", lambda v: asked.append(v) or gather(v))
+    running = run_job(spec, Place(folder=tmp_path / "job"))
+    for event in running:
+        if isinstance(event, Scored):
+            before = len(asked)
+    assert isinstance(event, Failed)
+    assert len(asked) == before
