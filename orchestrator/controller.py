@@ -45,7 +45,8 @@ from sweeps.spec import SweepSpec
 from sweeps.study import Study
 
 POLL_S = 0.25
-DRAIN_S = 60.0
+DRAIN_S = 30.0
+"""How long the controller waits for jobs that leave, beyond the grace that they have."""
 FLUSH_S = 30.0
 
 logger = logging.getLogger(__name__)
@@ -349,7 +350,7 @@ class Controller:
         self._desk.journal.note(leaving.reason)
         for number in sorted(self._active):
             self._executor.stop(number, leaving.reason)
-        deadline = time.monotonic() + DRAIN_S
+        deadline = time.monotonic() + self._spec.resources.grace_seconds + DRAIN_S
         while self._active and time.monotonic() < deadline:
             for said in self._executor.wait(POLL_S):
                 self._hear(said)

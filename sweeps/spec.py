@@ -204,6 +204,8 @@ class ResourceSpec(Frozen):
     the cluster's nodes give it. spread: how the workers lie on nodes: on as few as possible
     (pack), on many (spread), all on one (strict-pack), each on another (strict-spread).
     autoscale: the cluster grows by demand, so one job more than fits is always asked for.
+    grace_seconds: how long a job that is asked to leave may take for its checkpoint before its
+        processes are killed.
     price_per_hour: of one GPU, or of one core where jobs use no GPU.
     """
 
@@ -215,6 +217,7 @@ class ResourceSpec(Frozen):
     autoscale: bool = False
     max_concurrent: PositiveInt | None = None
     max_restarts: Annotated[int, Field(ge=0)] = 2
+    grace_seconds: PositiveFloat = 30.0
     price_per_hour: PositiveFloat | None = None
 
     def of(self, workers: int | None) -> ResourceSpec:

@@ -24,7 +24,7 @@ from orchestrator.signals import Interrupt
 from sweeps.spec import ResourceSpec
 
 POLL_S = 0.25
-DRAIN_S = 60.0
+DRAIN_S = 30.0
 Stage = Literal["fine-tune", "evaluate"]
 
 
@@ -88,7 +88,7 @@ class Downstream:
     def _drain(self, name: str) -> None:
         for number in list(self._active):
             self._executor.stop(number, f"interrupted by {name}")
-        deadline = time.monotonic() + DRAIN_S
+        deadline = time.monotonic() + self._resources.grace_seconds + DRAIN_S
         while self._active and time.monotonic() < deadline:
             for said in self._executor.wait(POLL_S):
                 self._hear(said)

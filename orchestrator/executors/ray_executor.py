@@ -92,7 +92,6 @@ class RayExecutor:
     address: None starts a local Ray that ends with this executor; 'auto' or 'host:port' joins a
         running cluster, whose nodes must have this package installed and see the study's folder.
     num_cpus: size of a local Ray, None for all cores.
-    grace_s: how long a job may take to leave softly before its processes are killed.
     spare_s: how long the process of a one-rank CPU job that left in order waits for the next job,
         which then need not import everything anew; 0 for a process a job. Gangs and GPU jobs
         always get fresh processes: theirs hold more state, and their start matters less.
@@ -104,11 +103,9 @@ class RayExecutor:
         num_cpus: int | None = None,
         *,
         runner: Runner = default_runner,
-        grace_s: float = 30.0,
         spare_s: float = 1.0,
     ) -> None:
         self._runner = runner
-        self._grace_s = grace_s
         self._events: queue.Queue[JobEvent] = queue.Queue()
         self._jobs: dict[int, Attempt] = {}
         self._spare_s = spare_s
@@ -142,7 +139,8 @@ class RayExecutor:
             return
         with job.lock:
             job.stop_reason = reason
-            job.kill_at = time.monotonic() + (self._grace_s if job.running else 0.0)
+            grace_s = job.launch.resources.grace_seconds if job.running else 0.0
+            job.kill_at = time.monotonic() + grace_s
             for rank in job.gang.ranks if job.gang else ():
                 rank.stop.remote(job.name, reason)
 

@@ -117,12 +117,14 @@ def ray_of_a_file(*modules: ModuleType) -> Iterator[None]:
     owner.close()
 
 
-def launch(folder: Path, trial: int = 0, workers: int = 1, attempt: int = 1) -> Launch:
+def launch(
+    folder: Path, trial: int = 0, workers: int = 1, attempt: int = 1, grace: float = 30.0
+) -> Launch:
     return Launch(
         trial=trial,
         attempt=attempt,
         spec=JOB,
-        resources=ResourceSpec(workers=workers),
+        resources=ResourceSpec(workers=workers, grace_seconds=grace),
         folder=folder / f"{trial:04d}",
     )
 

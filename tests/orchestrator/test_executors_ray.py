@@ -183,8 +183,8 @@ def test_a_failed_job_leaves_no_process_to_the_next(local_ray, tmp_path):
 
 @pytest.mark.ray
 def test_a_deaf_job_is_killed_after_its_grace(local_ray, tmp_path):
-    executor = under_ray("deaf", grace_s=0.5)
-    executor.start(launch(tmp_path))
+    executor = under_ray("deaf")
+    executor.start(launch(tmp_path, grace=0.5))
     started = collect(executor, lambda event: isinstance(event, Started))[0].event
     executor.stop(0, "enough")
     last = collect(executor, terminal)[-1].event
