@@ -11,7 +11,6 @@ Built again by `jobs.export.load.load_exported`.
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,7 +28,9 @@ def save_ours(loaded: Loaded, folder: Path) -> None:
     """Write the folder. LoRA must have been merged."""
     from safetensors.torch import save_file
 
-    _save_vision(loaded, folder / "vision")
+    encoder: Any = loaded.model.vision.encoder
+    encoder.save_pretrained(folder / "vision")
+    loaded.image_processor.save_pretrained(folder / "vision")
     language: Any = loaded.model.language
     language.save_pretrained(folder / "language")
     loaded.tokenizer.save_pretrained(folder / "language")
@@ -75,18 +76,3 @@ def _settings(folder: Path) -> dict[str, Any]:
     if not isinstance(told, dict):
         raise DataError(f"{path}: holds no settings: export the checkpoint again")
     return told
-
-
-def _save_vision(loaded: Loaded, folder: Path) -> None:
-    encoder: Any = loaded.model.vision.encoder
-    if hasattr(encoder, "save_pretrained"):
-        encoder.save_pretrained(folder)
-        loaded.image_processor.save_pretrained(folder)
-        return
-    source = Path(str(loaded.spec.model.vision)).expanduser()
-    if not loaded.model.frozen_vision or not source.is_dir():
-        raise DataError(
-            f"model.vision: {loaded.spec.model.vision} was trained and its kind of encoder cannot "
-            "be written: export a job that keeps it frozen"
-        )
-    shutil.copytree(source, folder)

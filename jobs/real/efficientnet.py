@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
@@ -127,11 +127,23 @@ class EfficientNetLite(nn.Module):
         grid = self.head(self.blocks(self.stem(pixel_values)))
         return EncoderOutput(last_hidden_state=grid.flatten(2).transpose(1, 2))
 
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write what `load_vision` reads into a folder, which is made where there is none."""
+        path = Path(folder)
+        path.mkdir(parents=True, exist_ok=True)
+        state = {name: value.contiguous() for name, value in self.state_dict().items()}
+        save_file(state, path / "model.safetensors")
+        config = json.dumps(asdict(self.config), indent=2)
+        (path / "config.json").write_text(config + "\n", encoding="utf-8")
+
 
 class ImageProcessor:
     """Pads to a white square, resizes to 224 pixels, and scales to (x - 127) / 128."""
 
     size = EncoderConfig.image_size
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Nothing to write: it is the same for every folder."""
 
     def __call__(
         self, images: Image.Image | Sequence[Image.Image], return_tensors: str = "pt"

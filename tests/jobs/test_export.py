@@ -22,6 +22,7 @@ from jobs.export.calibration import acting_layers
 from jobs.export.load import load_exported
 from jobs.export.run import export_checkpoint
 from jobs.load import load_checkpoint
+from jobs.real.efficientnet import EfficientNetLite
 from mir.errors import ConfigError, DataError
 from mir.moca import Moca
 
@@ -52,6 +53,8 @@ def world(tmp_path_factory):
     for file in (folder / "llama").glob("token*"):
         (folder / "qwen" / file.name).write_bytes(file.read_bytes())
     assert CHAT and (folder / "qwen" / "tokenizer.json").is_file()
+    torch.manual_seed(0)
+    EfficientNetLite().save_pretrained(folder / "efficientnet")
     return folder, base
 
 
@@ -145,6 +148,7 @@ def test_calibrations_that_do_nothing_are_left_out():
         ("linear", {"vision": "clip", "projector": "linear"}, "no projector 'linear'"),
         ("final", {"vision": "siglip"}, "before its final norm"),
         ("normed", {"vision": "clip", "projector_norm": True}, "no norms around its projector"),
+        ("grid", {"vision": "efficientnet", "projector": "mlp2x_gelu"}, "not 'efficientnet-lite0'"),
     ],
 )
 def test_what_llava_cannot_be_goes_into_a_folder_of_our_own(world, tmp_path, name, model, why):
