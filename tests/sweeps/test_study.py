@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import optuna
 import pytest
-from sweeps_scores import a_sweep, ask
+from sweeps_scores import a_sweep, ask, no_study
 
 from mir.errors import ClusterError, ConfigError, DivergedError, MirsweepError
 from sweeps.history import history
@@ -93,10 +93,10 @@ def test_the_first_trial_is_the_base_with_the_uniform_mixture(tmp_path):
 def test_points_are_tried_first_once_each(tmp_path):
     start = [{"learning_rate": 1e-2}, {"learning_rate": 1e-2 * (1 + 1e-9)}, {"moca": "on"}]
     study = Study(a_sweep(study={"start": start}), tmp_path)
-    base, *given = study.first(0)
+    base, *given = study.first(0, no_study)
     assert given == [study.space.encode(start[0]), study.space.encode(start[2])]
     assert base == study.space.encode(study.space.start())
-    assert (study.first(2), study.states()) == (given[1:], {})
+    assert (study.first(2, no_study), study.states()) == (given[1:], {})
 
 
 def test_the_natural_proportions_are_tried_where_the_recipe_says_so(tmp_path):
@@ -125,11 +125,11 @@ def test_a_queue_that_an_earlier_version_kept_in_the_database_is_taken_over(tmp_
         study._study.enqueue_trial(point)
     study._study.set_user_attr("mirsweep:started", True)
     study = Study(a_sweep(), tmp_path)
-    assert study.first(0) == points
+    assert study.first(0, no_study) == points
     asked = [study.ask(number, point) for number, point in enumerate(points)]
     assert [trial.shown["learning_rate"] for trial in asked] == [0.02, 0.03]
     assert study.states() == {0: "RUNNING", 1: "RUNNING"}
-    assert study.first(2) == [], "its start points were tried long ago"
+    assert study.first(2, no_study) == [], "its start points were tried long ago"
 
 
 def test_infeasible_trials_are_never_best(tmp_path):
