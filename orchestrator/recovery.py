@@ -34,6 +34,7 @@ def begin_session(journal: Journal, study: Suggester, spec: SweepSpec) -> None:
 
 def recover(desk: Desk) -> None:
     """Make the log, Optuna and the tracker agree before the first new decision."""
+    _end_refused(desk)
     view = desk.journal.view
     missed = set(view.trials) - desk.tracker.ended_trials()
     project_tracker(view, desk.journal.path, desk.tracker, missed)
@@ -49,3 +50,11 @@ def recover(desk: Desk) -> None:
             desk.finish(number, how, None)
         elif trial.state is TrialState.RUNNING:
             desk.finish(number, Ending(state=TrialState.QUEUED, reason=_LOST), None)
+
+
+def _end_refused(desk: Desk) -> None:
+    """Trials whose point was no valid job, if their controller died before it had written so."""
+    for number, trial in list(desk.journal.view.trials.items()):
+        if not trial.params and not trial.state.final:
+            reason = "bad-configuration: the point is no valid job"
+            desk.journal.ended(number, TrialState.FAILED, reason)

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import optuna
 import pytest
-from small_world import FakeJobs, make_sweep
+from small_world import FakeJobs, Killed, make_sweep
 from test_recovery import TOLD, outcome
 
 from mir.errors import ConfigError
@@ -124,6 +124,25 @@ def test_a_start_point_that_is_no_job_fails_under_its_own_number(tmp_path):
     check_refused(view, 1)
     assert view.trials[2].params[RATE] == 2e-2
     check(spec, tmp_path / "study", view)
+
+
+def test_a_controller_that_dies_between_the_words_about_a_refused_point_is_understood(tmp_path):
+    spec, folder = sweep(3, BATCHES, workers=8, start=tuple(REFUSED)), tmp_path / "study"
+    ended = Journal.ended
+
+    def dying(self, trial, state, *args, **kwargs):
+        if state is TrialState.FAILED:
+            raise Killed
+        ended(self, trial, state, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Journal, "ended", dying)
+        run(spec, folder)
+    jobs = FakeJobs()
+    view = run(spec, folder, jobs)
+    assert [view.trials[n].state.value for n in range(3)] == ["complete", "failed", "complete"]
+    assert sorted(jobs.ran) == [2]
+    check(spec, folder, view)
 
 
 def test_an_enqueued_point_that_is_no_job_fails_under_its_own_number(tmp_path):

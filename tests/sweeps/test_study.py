@@ -195,6 +195,25 @@ def test_telling_the_same_again_is_ignored_and_another_thing_is_refused(tmp_path
     assert reopened.states() == {0: "COMPLETE"}
 
 
+def test_what_is_told_of_one_trial_reads_no_other(tmp_path, monkeypatch):
+    study = Study(a_sweep(), tmp_path)
+    for _ in range(2):
+        ask(study)
+
+    def all_of_them(*_args, **_kwargs):
+        raise AssertionError("read every running trial from the database")
+
+    with monkeypatch.context() as patch:
+        storage = optuna.storages._cached_storage._CachedStorage
+        patch.setattr(storage, "get_all_trials", all_of_them)
+        study.report(1, 100, 3.0, 0.1)
+        study.paused(1, paused=True)
+        study.also(1, [1.0])
+        study.tell_complete(1, 2.5, {})
+        study.tell_pruned(0, "behind")
+    assert study.states() == {0: "PRUNED", 1: "COMPLETE"}
+
+
 def test_a_value_that_is_not_finite_is_never_told(tmp_path):
     study = Study(a_sweep(), tmp_path)
     number = ask(study).number
