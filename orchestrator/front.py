@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mir.errors import MirsweepError
 from orchestrator.budget import devices
+from orchestrator.earlier import earlier
 from orchestrator.state import SweepView, TrialView
-from orchestrator.views.standing import counts
+from orchestrator.views.standing import counts, objective_of
 from sweeps.objective import direction, objective_value
 from sweeps.pareto import front
 from sweeps.spec import SweepSpec
-from sweeps.transfer import Transfer, transfer
+from sweeps.transfer import transfer
 
 
 def also(trial: TrialView, spec: SweepSpec) -> list[float]:
@@ -42,15 +44,25 @@ def pareto(view: SweepView) -> list[int]:
     return [trials[place].number for place in front(points)]
 
 
-def transfers(view: SweepView) -> list[Transfer]:
-    """How each study that this one was seeded from ranks the variants that both have finished."""
+def transfers(view: SweepView) -> list[str]:
+    """How each study that this one was seeded from ranks the variants that both have finished.
+
+    One sentence each, also where a study cannot be read any more.
+    """
     spec = view.spec.study
     if not spec.warm_start:
         return []
-    sign = -1.0 if direction(spec.objective) == "maximize" else 1.0
     mine = [
-        (trial.params, sign * objective_value(spec.objective, trial.scores[-1]))
+        (trial.params, objective_of(view.spec, trial.scores[-1]))
         for _, trial in sorted(view.trials.items())
         if counts(trial)
     ]
-    return [transfer(study, mine) for study in spec.warm_start if Path(study).is_dir()]
+    found = []
+    for study in spec.warm_start:
+        try:
+            theirs = earlier(study, spec.objective)
+        except MirsweepError as error:
+            found.append(str(error))
+        else:
+            found.append(str(transfer(Path(study).name, theirs, mine)))
+    return found

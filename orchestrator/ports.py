@@ -5,7 +5,7 @@ Each has an in-process twin (`InlineExecutor`, `MemoryTracker`) that passes the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -18,6 +18,7 @@ from sweeps.spec import ResourceSpec, SweepSpec
 if TYPE_CHECKING:
     from sweeps.axes import Raw, Shown
     from sweeps.study import Trial
+    from sweeps.transfer import Earlier
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,8 +142,11 @@ class Tracker(Protocol):
 class Suggester(Protocol):
     """Chooses trials and hears how they ended: `sweeps.study.Study`, or a twin in tests."""
 
-    def first(self, begun: int) -> list[Raw]:
-        """The points to try before any that are chosen, without the `begun` first of them."""
+    def first(self, begun: int, earlier: Callable[[str], Sequence[Earlier]]) -> list[Raw]:
+        """The points to try before any that are chosen, without the `begun` first of them.
+
+        earlier: the trials of another study, best first.
+        """
         ...
 
     def ask(self, number: int, given: Raw) -> Trial:

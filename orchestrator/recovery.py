@@ -7,11 +7,13 @@ queued again and resume from their newest checkpoint under the same number.
 from __future__ import annotations
 
 from orchestrator.desk import Desk
+from orchestrator.earlier import earlier
 from orchestrator.endings import Ending
 from orchestrator.journal import Journal
 from orchestrator.ports import Suggester
 from orchestrator.projections import project_study, project_tracker
 from orchestrator.state import TrialState
+from sweeps.axes import Raw
 from sweeps.decision import Verdict
 from sweeps.spec import SweepSpec
 
@@ -22,7 +24,9 @@ def begin_session(journal: Journal, study: Suggester, spec: SweepSpec) -> None:
     """Write that a controller begins, and, where the log has none, the points to try first."""
     found = journal.found
     begun, queue = (0, None) if found is None else (len(found.trials), found.queue)
-    points = study.first(begun) if queue is None else []  # its errors leave no session behind
+    points: list[Raw] = []
+    if queue is None:  # errors in it leave no session behind
+        points = study.first(begun, lambda other: earlier(other, spec.study.objective))
     journal.session(spec)
     if queue is None:
         journal.queued(points)
@@ -30,6 +34,7 @@ def begin_session(journal: Journal, study: Suggester, spec: SweepSpec) -> None:
 
 def recover(desk: Desk) -> None:
     """Make the log, Optuna and the tracker agree before the first new decision."""
+    _end_refused(desk)
     view = desk.journal.view
     missed = set(view.trials) - desk.tracker.ended_trials()
     project_tracker(view, desk.journal.path, desk.tracker, missed)
@@ -45,3 +50,11 @@ def recover(desk: Desk) -> None:
             desk.finish(number, how, None)
         elif trial.state is TrialState.RUNNING:
             desk.finish(number, Ending(state=TrialState.QUEUED, reason=_LOST), None)
+
+
+def _end_refused(desk: Desk) -> None:
+    """Trials whose point was no valid job, if their controller died before it had written so."""
+    for number, trial in list(desk.journal.view.trials.items()):
+        if not trial.params and not trial.state.final:
+            reason = "bad-configuration: the point is no valid job"
+            desk.journal.ended(number, TrialState.FAILED, reason)

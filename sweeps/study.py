@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,14 +27,14 @@ from sweeps.seeds import seed_of
 from sweeps.space import space_of
 from sweeps.spec import SweepSpec
 from sweeps.storage import open_storage, storage_errors, storage_url
-from sweeps.transfer import SHOWN, start_points
+from sweeps.transfer import Earlier, start_points
 
 if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
 _RECIPE, _STARTED = "mirsweep:recipe", "mirsweep:started"
-_REASON = "mirsweep:reason"
+_REASON, _SHOWN = "mirsweep:reason", "mirsweep:shown"
 MAX_VIOLATION = 1e6
 
 
@@ -101,11 +101,11 @@ class Study:
             )
             self._begin_or_continue()
 
-    def first(self, begun: int) -> list[Raw]:
+    def first(self, begun: int, earlier: Callable[[str], Sequence[Earlier]]) -> list[Raw]:
         """The points to try before any that the sampler chooses, whole or in part.
 
-        begun: how many trials the study's log has, where it has no queue of points yet. Raises
-        ConfigError for points outside the space and earlier studies that are not there.
+        begun: how many trials the study's log has, where it has no queue of points yet. earlier:
+        the trials of another study, best first. Raises ConfigError for points outside the space.
         """
         with storage_errors(self._url):
             trials = self._trials()
@@ -115,7 +115,7 @@ class Study:
             if _STARTED in self._study.user_attrs:
                 return []
         points: list[Raw] = []
-        for point in map(self.space.encode, self._start()):
+        for point in map(self.space.encode, self._start(earlier)):
             if not any(_same(point, other) for other in points):
                 points.append(point)
         return points[begun:]
@@ -273,8 +273,8 @@ class Study:
         return self.space.draw(trial)
 
     def _show(self, trial: optuna.trial.Trial, shown: Shown) -> None:
-        if SHOWN not in trial.user_attrs:
-            trial.set_user_attr(SHOWN, shown)
+        if _SHOWN not in trial.user_attrs:
+            trial.set_user_attr(_SHOWN, shown)
 
     def _proposed(self, number: int) -> Raw:
         """The sampler's choice."""
@@ -343,10 +343,10 @@ class Study:
                 f"{', '.join(MAY_CHANGE)} may change: restore the recipe or give it another name."
             )
 
-    def _start(self) -> list[Mapping[str, Any]]:
+    def _start(self, earlier: Callable[[str], Sequence[Earlier]]) -> list[Mapping[str, Any]]:
         """The base recipe's own point, those given by hand, and the best of earlier studies."""
         spec = self.sweep.study
-        best = start_points(self.space, spec.warm_start, spec.warm_points)
+        best = start_points(self.space, map(earlier, spec.warm_start), spec.warm_points)
         return [self.space.start(), *map(self.space.point, spec.start), *best]
 
 

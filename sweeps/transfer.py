@@ -6,16 +6,13 @@ the target does, so the rank correlation over the variants that both have tried 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from mir.errors import ConfigError
 from sweeps.space import Space
-from sweeps.storage import DATABASE, open_storage, storage_errors
 
-SHOWN = "mirsweep:shown"
 _SAME = 1e-6
 
 
@@ -28,42 +25,16 @@ class Earlier:
     value: float
 
 
-def earlier(study: str) -> list[Earlier]:
-    """The complete and feasible trials of the study in a folder, best first.
+def start_points(
+    space: Space, studies: Iterable[Sequence[Earlier]], each: int
+) -> list[dict[str, Any]]:
+    """The best points of each study that this space has too, what it does not have left out.
 
-    Raises ConfigError where there is none.
+    studies: of each, its trials, best first.
     """
-    import optuna
-
-    path = Path(study) / DATABASE
-    if not path.is_file():
-        raise ConfigError(
-            f"study.warm_start: {study}: no study here ({DATABASE} is missing). Give the folder "
-            "that `mirsweep run` printed."
-        )
-    url = f"sqlite:///{path.resolve()}"
-    storage = open_storage(url)
-    with storage_errors(url):
-        found = []
-        for name in optuna.get_all_study_names(storage):
-            loaded = optuna.load_study(study_name=name, storage=storage)
-            sign = 1.0 if loaded.direction.name == "MINIMIZE" else -1.0
-            found += [
-                Earlier(t.number, dict(t.user_attrs[SHOWN]), sign * t.value)
-                for t in loaded.get_trials(deepcopy=False)
-                if t.state.name == "COMPLETE"
-                and t.value is not None
-                and SHOWN in t.user_attrs
-                and all(violation <= 0 for violation in t.constraints.values())
-            ]
-    return sorted(found, key=lambda trial: (trial.value, trial.number))
-
-
-def start_points(space: Space, studies: Sequence[str], each: int) -> list[dict[str, Any]]:
-    """The best points of each study that this space has too, what it does not have left out."""
     points: list[dict[str, Any]] = []
     for study in studies:
-        fitting = (_fitting(space, trial.shown) for trial in earlier(study))
+        fitting = (_fitting(space, trial.shown) for trial in study)
         points += [point for point in fitting if point][:each]
     return points
 
@@ -100,14 +71,15 @@ class Transfer:
         )
 
 
-def transfer(study: str, mine: Sequence[tuple[Mapping[str, Any], float]]) -> Transfer:
-    """Compare an earlier study with this one's points and values, less is better."""
+def transfer(
+    name: str, theirs: Sequence[Earlier], mine: Sequence[tuple[Mapping[str, Any], float]]
+) -> Transfer:
+    """Compare an earlier study's trials with this one's points and values, less is better."""
     pairs = []
-    for trial in earlier(study):
+    for trial in theirs:
         value = next((v for shown, v in mine if _same(shown, trial.shown)), None)
         if value is not None:
             pairs.append((trial.value, value))
-    name = Path(study).name
     if len(pairs) < 3 or any(len(set(side)) < 2 for side in zip(*pairs, strict=True)):
         return Transfer(name, len(pairs), None, None)
     from scipy.stats import spearmanr

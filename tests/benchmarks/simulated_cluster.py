@@ -56,7 +56,7 @@ class Suggester:
         self._spec = spec
         self._states: dict[int, str] = {}
 
-    def first(self, begun: int) -> list[dict[str, float]]:
+    def first(self, begun: int, earlier: object) -> list[dict[str, float]]:
         return []
 
     def ask(self, number: int, given: Mapping[str, object]) -> Trial:

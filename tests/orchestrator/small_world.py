@@ -122,7 +122,7 @@ class FakeStudy:
         workers = self.sizes[number % len(self.sizes)] if self.sizes else None
         return Trial(number, raw, job, {"learning_rate": raw[RATE]}, workers)
 
-    def first(self, begun: int) -> list[dict[str, float]]:
+    def first(self, begun: int, earlier: object) -> list[dict[str, float]]:
         return [{RATE: rate} for rate in self.rates[begun:]]
 
     def ask(self, number: int, given: dict[str, float]) -> Trial:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 from contextlib import closing, contextmanager
 from dataclasses import replace
 
 import optuna
 import pytest
-from small_world import FakeJobs, make_sweep
+from small_world import FakeJobs, Killed, make_sweep
 from test_recovery import TOLD, outcome
 
+from mir.errors import ConfigError
 from orchestrator.control import Request, post
 from orchestrator.controller import Controller
 from orchestrator.eventlog import LOG_NAME, decode, encode, read_records
 from orchestrator.executors.inline import InlineExecutor
 from orchestrator.fold import load_view
+from orchestrator.front import transfers
 from orchestrator.journal import Journal
 from orchestrator.mend import rebuild
 from orchestrator.state import TrialState
@@ -123,6 +126,25 @@ def test_a_start_point_that_is_no_job_fails_under_its_own_number(tmp_path):
     check(spec, tmp_path / "study", view)
 
 
+def test_a_controller_that_dies_between_the_words_about_a_refused_point_is_understood(tmp_path):
+    spec, folder = sweep(3, BATCHES, workers=8, start=tuple(REFUSED)), tmp_path / "study"
+    ended = Journal.ended
+
+    def dying(self, trial, state, *args, **kwargs):
+        if state is TrialState.FAILED:
+            raise Killed
+        ended(self, trial, state, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Journal, "ended", dying)
+        run(spec, folder)
+    jobs = FakeJobs()
+    view = run(spec, folder, jobs)
+    assert [view.trials[n].state.value for n in range(3)] == ["complete", "failed", "complete"]
+    assert sorted(jobs.ran) == [2]
+    check(spec, folder, view)
+
+
 def test_an_enqueued_point_that_is_no_job_fails_under_its_own_number(tmp_path):
     spec = sweep(1, BATCHES, workers=8)
     folder = tmp_path / "study"
@@ -135,36 +157,50 @@ def test_an_enqueued_point_that_is_no_job_fails_under_its_own_number(tmp_path):
     check(spec, folder, view)
 
 
-def seeded(tmp_path, value=1.0):
+def seeded(tmp_path, **proxy):
     """A recipe that begins where an earlier study was best, and that study's folder."""
-    earlier = tmp_path / "earlier"
-    earlier.mkdir(exist_ok=True)
-    proxy = sweep(name="proxy")
-    study = Study(proxy, earlier)
-    study.ask(0, study.space.encode({RATE: 0.033}))
-    study.tell_complete(0, value, {})
-    return sweep(warm_start=(str(earlier),)), earlier
+    run(sweep(2, name="proxy", start=({RATE: 0.033},), **proxy), tmp_path / "earlier")
+    return sweep(warm_start=(str(tmp_path / "earlier"),)), tmp_path / "earlier"
 
 
 def test_a_study_is_made_again_without_those_it_was_seeded_from(tmp_path):
     spec, earlier = seeded(tmp_path)
     view = run(spec, tmp_path / "study")
     assert view.trials[1].params[RATE] == pytest.approx(0.033)
-    for file in earlier.iterdir():
-        file.unlink()
+    shutil.rmtree(earlier)
     check(spec, tmp_path / "study", view)
 
 
 def test_a_better_trial_of_an_earlier_study_changes_no_start_points(tmp_path):
     spec, earlier = seeded(tmp_path)
     view = run(spec.model_copy(update={"budget": BudgetSpec(trials=1)}), tmp_path / "study")
-    study = Study(sweep(name="proxy"), earlier)
-    study.ask(1, study.space.encode({RATE: 0.077}))
-    study.tell_complete(1, 0.5, {})
+    post(earlier, Request(verb="enqueue", point={RATE: 0.012}))
+    better = run(load_view(earlier).spec, earlier)
+    assert better.trials[2].objective < better.trials[1].objective
     rebuild(tmp_path / "study", None)
     view = run(spec, tmp_path / "study")
     assert view.trials[1].params[RATE] == pytest.approx(0.033)
     check(spec, tmp_path / "study", view)
+
+
+def test_a_study_without_a_database_seeds_another(tmp_path):
+    spec, earlier = seeded(tmp_path, storage="memory:")
+    assert not (earlier / "study.db").exists()
+    view = run(spec, tmp_path / "study")
+    assert view.trials[1].params[RATE] == pytest.approx(0.033)
+    assert "earlier: 2 variants in common are too few" in "".join(transfers(view))
+
+
+def test_a_study_of_another_objective_seeds_none(tmp_path):
+    spec, _ = seeded(tmp_path, objective="gap")
+    with pytest.raises(ConfigError, match="earlier: its objective is gap, this study's is mir"):
+        run(spec, tmp_path / "study")
+    assert not (tmp_path / "study").exists()
+
+
+def test_a_folder_without_a_study_seeds_none(tmp_path):
+    with pytest.raises(ConfigError, match=r"study\.warm_start: .*: no study here"):
+        run(sweep(warm_start=(str(tmp_path),)), tmp_path / "study")
 
 
 @pytest.mark.parametrize("storage", [None, "memory:"])

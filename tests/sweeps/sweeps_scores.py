@@ -48,8 +48,12 @@ def a_sweep(name="demo", space=None, samples=1000, **fields):
     return SweepSpec.model_validate({"name": name, "base": base, "space": space, **fields})
 
 
+def no_study(name):
+    raise AssertionError(name)
+
+
 def ask(study):
     """The next trial, as a controller asks for it."""
     number = len(study.states())
-    queue = study.first(number)
+    queue = study.first(number, no_study)
     return study.ask(number, queue[0] if queue else {})

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import optuna
 import pytest
-from sweeps_scores import a_sweep, ask
+from sweeps_scores import a_sweep, ask, no_study
 
 from mir.errors import ClusterError, ConfigError, DivergedError, MirsweepError
 from sweeps.history import history
@@ -93,10 +93,10 @@ def test_the_first_trial_is_the_base_with_the_uniform_mixture(tmp_path):
 def test_points_are_tried_first_once_each(tmp_path):
     start = [{"learning_rate": 1e-2}, {"learning_rate": 1e-2 * (1 + 1e-9)}, {"moca": "on"}]
     study = Study(a_sweep(study={"start": start}), tmp_path)
-    base, *given = study.first(0)
+    base, *given = study.first(0, no_study)
     assert given == [study.space.encode(start[0]), study.space.encode(start[2])]
     assert base == study.space.encode(study.space.start())
-    assert (study.first(2), study.states()) == (given[1:], {})
+    assert (study.first(2, no_study), study.states()) == (given[1:], {})
 
 
 def test_the_natural_proportions_are_tried_where_the_recipe_says_so(tmp_path):
@@ -125,11 +125,11 @@ def test_a_queue_that_an_earlier_version_kept_in_the_database_is_taken_over(tmp_
         study._study.enqueue_trial(point)
     study._study.set_user_attr("mirsweep:started", True)
     study = Study(a_sweep(), tmp_path)
-    assert study.first(0) == points
+    assert study.first(0, no_study) == points
     asked = [study.ask(number, point) for number, point in enumerate(points)]
     assert [trial.shown["learning_rate"] for trial in asked] == [0.02, 0.03]
     assert study.states() == {0: "RUNNING", 1: "RUNNING"}
-    assert study.first(2) == [], "its start points were tried long ago"
+    assert study.first(2, no_study) == [], "its start points were tried long ago"
 
 
 def test_infeasible_trials_are_never_best(tmp_path):
@@ -193,6 +193,25 @@ def test_telling_the_same_again_is_ignored_and_another_thing_is_refused(tmp_path
     with pytest.raises(MirsweepError, match="cannot also be FAIL"):
         reopened.tell_failed(number, "late")
     assert reopened.states() == {0: "COMPLETE"}
+
+
+def test_what_is_told_of_one_trial_reads_no_other(tmp_path, monkeypatch):
+    study = Study(a_sweep(), tmp_path)
+    for _ in range(2):
+        ask(study)
+
+    def all_of_them(*_args, **_kwargs):
+        raise AssertionError("read every running trial from the database")
+
+    with monkeypatch.context() as patch:
+        storage = optuna.storages._cached_storage._CachedStorage
+        patch.setattr(storage, "get_all_trials", all_of_them)
+        study.report(1, 100, 3.0, 0.1)
+        study.paused(1, paused=True)
+        study.also(1, [1.0])
+        study.tell_complete(1, 2.5, {})
+        study.tell_pruned(0, "behind")
+    assert study.states() == {0: "PRUNED", 1: "COMPLETE"}
 
 
 def test_a_value_that_is_not_finite_is_never_told(tmp_path):

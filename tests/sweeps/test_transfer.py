@@ -7,59 +7,45 @@ from mir.errors import ConfigError
 from sweeps.recipe import load_recipe
 from sweeps.space import space_of
 from sweeps.study import Study
-from sweeps.transfer import earlier, start_points, transfer
+from sweeps.transfer import Earlier, start_points, transfer
 
 
 @pytest.fixture
 def proxy(tmp_path):
-    """A study of five trials, of which one is infeasible and one was stopped."""
-    folder = tmp_path / "proxy"
-    folder.mkdir()
-    study = Study(a_sweep("proxy", study={"sampler": "random"}), folder)
-    for value, violation in ((3.0, -1), (2.0, -1), (1.0, 1), (2.5, -1)):
-        study.tell_complete(ask(study).number, value, {"loss-below-start": violation})
-    study.tell_pruned(ask(study).number, "behind")
-    return folder
-
-
-def test_the_best_feasible_points_come_first(proxy):
-    assert [trial.value for trial in earlier(str(proxy))] == [2.0, 2.5, 3.0]
-    assert [trial.number for trial in earlier(str(proxy))] == [1, 3, 0]
+    """Trials of another study, best first."""
+    study = Study(a_sweep("proxy", study={"sampler": "random", "storage": "memory:"}), tmp_path)
+    trials = [ask(study) for _ in range(3)]
+    values = zip((1, 2, 0), (2.0, 2.5, 3.0), strict=True)
+    return [Earlier(number, trials[number].shown, value) for number, value in values]
 
 
 def test_a_target_study_begins_with_the_best_of_its_proxy(proxy, tmp_path):
-    sweep = a_sweep("target", study={"warm_start": [str(proxy)], "warm_points": 2})
+    sweep = a_sweep("target", study={"warm_start": ["/proxy"], "warm_points": 2})
     study = Study(sweep, tmp_path)
-    asked = [ask(study) for _ in range(3)]
-    best = earlier(str(proxy))
-    assert asked[0].shown["learning_rate"] == 1e-3, "the base recipe's own point comes before"
-    for trial, before in zip(asked[1:], best, strict=False):
-        assert trial.shown == pytest.approx(before.shown)
+    base, *best = study.first(0, {"/proxy": proxy}.__getitem__)
+    assert base == study.space.encode(study.space.start())
+    for number, (point, before) in enumerate(zip(best, proxy, strict=False)):
+        assert study.ask(number, point).shown == pytest.approx(before.shown)
+    assert len(best) == 2
 
 
 def test_what_the_target_space_does_not_have_is_left_out(proxy):
     narrow = a_sweep(space={"optim": {"learning_rate": {"low": 0.5, "high": 1.0}}})
-    assert start_points(space_of(narrow), [str(proxy)], 4) == []
+    assert start_points(space_of(narrow), [proxy], 4) == []
     wide = a_sweep(space={"optim": {"learning_rate": {"low": 1e-5, "high": 1.0}}})
-    found = start_points(space_of(wide), [str(proxy)], 2)
+    found = start_points(space_of(wide), [proxy], 2)
     assert [list(point) for point in found] == [["learning_rate"]] * 2
 
 
 def test_rankings_are_compared_over_what_both_have_tried(proxy):
-    best = earlier(str(proxy))
-    same = [(trial.shown, trial.value + 1) for trial in best]
-    found = transfer(str(proxy), same)
+    same = [(trial.shown, trial.value + 1) for trial in proxy]
+    found = transfer("proxy", proxy, same)
     assert (found.n, found.rho) == (3, pytest.approx(1.0))
     assert "over the 3 variants in common is +1.00" in str(found)
-    turned = transfer(str(proxy), [(trial.shown, -trial.value) for trial in best])
+    turned = transfer("proxy", proxy, [(trial.shown, -trial.value) for trial in proxy])
     assert turned.rho == pytest.approx(-1.0)
-    few = transfer(str(proxy), same[:2])
+    few = transfer("proxy", proxy, same[:2])
     assert (few.n, few.rho) == (2, None) and "too few" in str(few)
-
-
-def test_a_folder_without_a_study_is_named(tmp_path):
-    with pytest.raises(ConfigError, match="no study here"):
-        earlier(str(tmp_path))
 
 
 RECIPE = """

@@ -1,0 +1,36 @@
+"""Earlier studies that a sweep is seeded from, as their logs have them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mir.errors import ConfigError
+from orchestrator.eventlog import LOG_NAME
+from orchestrator.fold import load_view
+from orchestrator.views.standing import counts, objective_of
+from sweeps.transfer import Earlier
+
+
+def earlier(study: str, objective: str) -> list[Earlier]:
+    """The complete and feasible trials of the study in a folder, best first.
+
+    Raises ConfigError where there is none, or its best is not best by this objective.
+    """
+    folder = Path(study)
+    if not (folder / LOG_NAME).is_file():
+        raise ConfigError(
+            f"study.warm_start: {study}: no study here ({LOG_NAME} is missing). Give the folder "
+            "that `mirsweep run` printed."
+        )
+    view = load_view(folder)
+    if view.spec.study.objective != objective:
+        raise ConfigError(
+            f"study.warm_start: {study}: its objective is {view.spec.study.objective}, this "
+            f"study's is {objective}. Leave it out, or give points of it in study.start."
+        )
+    found = [
+        Earlier(trial.number, dict(trial.params), objective_of(view.spec, trial.scores[-1]))
+        for trial in view.trials.values()
+        if counts(trial)
+    ]
+    return sorted(found, key=lambda trial: (trial.value, trial.number))
