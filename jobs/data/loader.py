@@ -199,7 +199,7 @@ class BatchLoader(Iterator[Batch]):
             for place in range(position, position + self._share):
                 sample = self._read_sample(place, read)
                 pictures.append(self._prepare(sample.image))
-                texts.append((sample.prompt, sample.caption))
+                texts.append(sample.turns)
                 del sample  # lest its picture stay while the next is opened
             with self._tokenizing:
                 read.batch = join(pictures, texts, self._tokenizer, self._spec.max_caption_tokens)
