@@ -30,8 +30,10 @@ class Started(Frozen):
 
 
 class Step(Frozen):
-    """One optimizer step, averaged over ranks. `loader_wait` is the share of time spent waiting.
+    """One optimizer step, averaged over ranks.
 
+    loader_wait: share of the time spent on steps, scores and saves apart, that went into waiting
+    for data since the last such event.
     overflows: steps of the run so far that changed no weight because fp16 gradients overflowed.
     """
 

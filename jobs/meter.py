@@ -32,9 +32,13 @@ class Meter:
         """Whether the last report is long enough ago."""
         return time.monotonic() - self._read >= STEP_EVERY_S
 
-    def read(self, samples: int, result: StepResult, loader_wait: float) -> Step:
-        """Report the step that was just made."""
-        speed = (samples - self._samples) / max(self._busy, 1e-9)
+    def read(self, samples: int, result: StepResult, waited_s: float) -> Step:
+        """Report the step that was just made.
+
+        waited_s: what of the time since the last report went into waiting for the loader.
+        """
+        busy = max(self._busy, 1e-9)
+        speed = (samples - self._samples) / busy
         self._samples, self._busy, self._read = samples, 0.0, time.monotonic()
         return Step(
             samples=samples,
@@ -42,6 +46,6 @@ class Meter:
             learning_rate=result.learning_rate,
             grad_norm=result.grad_norm,
             samples_per_second=speed,
-            loader_wait=loader_wait,
+            loader_wait=min(1.0, waited_s / busy),
             overflows=result.overflows,
         )

@@ -133,7 +133,7 @@ class _Run:
             save_now = _due(self._samples, self._saved, saving.every_samples) or last
             score = score and result.stop is None  # whoever asks to stop is waiting
             if score or save_now or result.stop is not None or self._meter.due:
-                yield self._meter.read(self._samples, result, self._loader.wait_fraction())
+                yield self._meter.read(self._samples, result, self._loader.take_wait())
             if score:
                 yield self._score_or_spare()
             leaving = result.stop is not None and not isinstance(result.stop, Dismissal)

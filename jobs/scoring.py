@@ -176,7 +176,7 @@ class _Preparation:
         # A rotation by half the samples: no sample keeps its picture, whatever their number.
         others = [samples[(n + len(samples) // 2) % len(samples)] for n in numbers]
         own = [samples[n] for n in numbers]
-        texts = [(sample.prompt, sample.caption) for sample in own]
+        texts = [sample.turns for sample in own]
         pictures = self._prepared(own)
         captions = join(pictures, texts, self._built.tokenizer, self._max_tokens)
         return _GuardBatch(

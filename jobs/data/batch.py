@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from jobs.data.sample import Sample
+from jobs.data.sample import Sample, Turn
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Text = tuple[str, str]  # prompt, caption
 Prepare = Callable[["Image"], Tensor]  # a picture to its pixels [3, H, W] or features [V, F]
 
 
@@ -25,10 +24,10 @@ Prepare = Callable[["Image"], Tensor]  # a picture to its pixels [3, H, W] or fe
 class Batch:
     """Pictures and tokenised captions of B samples, in order.
 
-    Shapes: pixel_values [B, 3, H, W] float, caption_ids [B, T] long (prompt, caption, padding on
-    the right), caption_mask [B, T] bool, True on the caption and its end-of-sequence token: what
-    is learnt. A prompt is read but not learnt. Where vision features were computed beforehand,
-    they stand in place of the pixels, [B, V, F].
+    Shapes: pixel_values [B, 3, H, W] float, caption_ids [B, T] long (prompt, caption, in a
+    conversation more of both, padding on the right), caption_mask [B, T] bool, True on each
+    caption and its end-of-sequence token: what is learnt. A prompt is read but not learnt. Where
+    vision features were computed beforehand, they stand in place of the pixels, [B, V, F].
     """
 
     pixel_values: Tensor
@@ -57,7 +56,7 @@ def collate(
 ) -> Batch:
     """Tokenise and preprocess; see `join` and `pixels`."""
     pictures = [pixels(sample.image, image_processor) for sample in samples]
-    texts = [(sample.prompt, sample.caption) for sample in samples]
+    texts = [sample.turns for sample in samples]
     return join(pictures, texts, tokenizer, max_tokens)
 
 
@@ -72,30 +71,34 @@ def pixels(image: Image, image_processor: Any) -> Tensor:
 
 
 def join(
-    pictures: Sequence[Tensor], texts: Sequence[Text], tokenizer: Any, max_tokens: int
+    pictures: Sequence[Tensor], texts: Sequence[Sequence[Turn]], tokenizer: Any, max_tokens: int
 ) -> Batch:
     """Prepared pictures and tokenised texts; no beginning-of-sequence token, the model adds one.
 
     Every caption is followed by the end-of-sequence token and then cut to `max_tokens`, which the
-    prompt before it shares. Text that looks like a special token is read as plain text, so a
-    caption cannot end itself early.
+    prompt before it shares; later turns take what is left. Text that looks like a special token is
+    read as plain text, so a caption cannot end itself early.
     """
-    captions = tokens([caption for _, caption in texts], tokenizer)
+    captions = tokens([turns[0][1] for turns in texts], tokenizer)
     rows = [[*ids, tokenizer.eos_token_id][:max_tokens] for ids in captions]
-    asked = [prompt for prompt, _ in texts]
+    asked = [turns[0][0] for turns in texts]
     prompts = _prompts(asked, tokenizer, [max_tokens - len(row) for row in rows])
-    given = [len(prompt) for prompt in prompts]
+    learnt = [
+        [False] * len(prompt) + [True] * len(row) for prompt, row in zip(prompts, rows, strict=True)
+    ]
     rows = [[*prompt, *row] for prompt, row in zip(prompts, rows, strict=True)]
+    for turns, row, mask in zip(texts, rows, learnt, strict=True):
+        for prompt, caption in turns[1:]:
+            given, answer = tokens([prompt, caption], tokenizer)
+            row += [*given, *answer, tokenizer.eos_token_id]
+            mask += [False] * len(given) + [True] * (len(answer) + 1)
+        del row[max_tokens:], mask[max_tokens:]
     width = max(len(row) for row in rows)
     pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-    learnt = [
-        [start <= t < len(row) for t in range(width)]
-        for start, row in zip(given, rows, strict=True)
-    ]
     return Batch(
         pixel_values=torch.stack(list(pictures)),
         caption_ids=torch.tensor([row + [pad] * (width - len(row)) for row in rows]),
-        caption_mask=torch.tensor(learnt),
+        caption_mask=torch.tensor([mask + [False] * (width - len(mask)) for mask in learnt]),
     )
 
 

@@ -27,7 +27,7 @@ _TABLE = ("path", "images", "image_field", "caption_field")
 KINDS: dict[str, Kind] = {
     "scenes": Kind("jobs.world.source:open_scenes", ("style", "split")),
     "jsonl": Kind("jobs.data.json_lines:open_json_lines", _TABLE),
-    "llava": Kind("jobs.data.llava:open_llava", ("path", "images")),
+    "llava": Kind("jobs.data.llava:open_llava", ("path", "images", "turns", "prompt")),
     "webdataset": Kind("jobs.data.webdataset:open_webdataset", ("path", "caption_field")),
     "parquet": Kind("jobs.data.tables:open_parquet", _TABLE),
     "datasets": Kind("jobs.data.tables:open_saved", (*_TABLE, "split")),

@@ -6,8 +6,8 @@ from functools import partial
 from typing import Any, BinaryIO
 
 from jobs.data import listing
-from jobs.data.listing import BadEntryError, Index, ListingSource, parse_entry
-from jobs.data.sample import Source
+from jobs.data.listing import BadEntryError, Index, ListingSource, check_caption, parse_entry
+from jobs.data.sample import Source, Turn
 from jobs.data.store import OpenFile, folder_of, name_of, open_folder, open_listing
 from jobs.spec import SourceSpec
 
@@ -23,8 +23,8 @@ def open_json_lines(spec: SourceSpec, field: str) -> Source:
         file = OpenFile(handle)
     images = open_folder(spec.images or folder_of(spec.path), f"{field}.images")
 
-    def extract(entry: dict[str, Any]) -> tuple[object, object]:
-        return entry.get(image), entry.get(caption)
+    def extract(entry: dict[str, Any], key: str) -> tuple[object, tuple[Turn, ...]]:
+        return entry.get(image), (("", check_caption(entry.get(caption), key)),)
 
     return ListingSource(file, index, extract, images, (name_of(spec.path) + ":", ""))
 

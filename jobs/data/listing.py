@@ -14,14 +14,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jobs.data.errors import BadSample
-from jobs.data.sample import Sample
+from jobs.data.sample import Sample, Turn, text_of
 from jobs.data.store import Folder, OpenFile
 from mir.errors import DataError
 
 MAX_CAPTION = 20_000  # characters
 MAX_ENTRY = 64 << 20  # bytes
-# From a parsed entry to what it says of picture and caption, right or wrong.
-Extract = Callable[[dict[str, Any]], tuple[object, object]]
+# From a parsed entry and its key to what it says of the picture, right or wrong, and its text.
+Extract = Callable[[dict[str, Any], str], tuple[object, tuple[Turn, ...]]]
 
 
 class BadEntryError(DataError):
@@ -84,18 +84,19 @@ class ListingSource:
 
     def __getitem__(self, index: int) -> Sample:
         """Raises BadSample for a picture or caption that cannot be used."""
-        name, caption, key = self._read(index)
-        text = check_caption(caption, key)
+        name, ((prompt, caption), *more), key = self._read(index)
         if not isinstance(name, str) or not name:
             raise BadSample("no image path", key)
-        return Sample(image=self._images.picture(name, key), caption=text, key=key)
+        return Sample(
+            image=self._images.picture(name, key), caption=caption, key=key,
+            prompt=prompt, more=tuple(more),
+        )  # fmt: skip
 
     def caption(self, index: int) -> str:
-        """The caption alone; no picture is opened. Raises BadSample."""
-        _, caption, key = self._read(index)
-        return check_caption(caption, key)
+        """The text alone; no picture is opened. Raises BadSample."""
+        return text_of(self._read(index)[1])
 
-    def _read(self, index: int) -> tuple[object, object, str]:
+    def _read(self, index: int) -> tuple[object, tuple[Turn, ...], str]:
         if not 0 <= index < len(self):
             raise IndexError(f"no sample {index} of {len(self)}")
         start, size = self._index.starts[index], self._index.sizes[index]
@@ -106,7 +107,7 @@ class ListingSource:
         if len(data) < size:
             raise DataError(f"{key}: shorter than when it was opened: leave it alone in a run")
         try:
-            return *self._extract(parse_entry(data, key, "")), key
+            return *self._extract(parse_entry(data, key, ""), key), key
         except BadEntryError as error:
             raise BadSample(error.reason, key) from error
 

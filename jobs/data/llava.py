@@ -1,21 +1,37 @@
-"""LLaVA's JSON list with an image folder; the caption is the first answer of the conversation."""
+"""LLaVA's JSON list with an image folder.
+
+The caption is the first answer of the conversation; or, with turns 'all', every question is read
+and every answer learnt.
+"""
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from functools import partial
 from typing import Any, BinaryIO
 
 from jobs.data import listing
-from jobs.data.listing import Index, ListingSource, parse_entry
-from jobs.data.sample import Source
+from jobs.data.errors import BadSample
+from jobs.data.listing import (
+    MAX_CAPTION,
+    Extract,
+    Index,
+    ListingSource,
+    check_caption,
+    parse_entry,
+)  # fmt: skip
+from jobs.data.sample import Source, Turn, text_of
 from jobs.data.store import OpenFile, folder_of, name_of, open_folder, open_listing
+from jobs.data.vqa import check_prompt
 from jobs.spec import SourceSpec
-from mir.errors import DataError
+from mir.errors import ConfigError, DataError
 
 _CHUNK = 1 << 20  # bytes
 _SPACE = re.compile(r"[ \t\r\n]*")
 _BOM = b"\xef\xbb\xbf"
+PROMPT = "USER: {question} ASSISTANT:"
 _EXAMPLE = '{"image": ..., "conversations": [...]}'
 
 
@@ -25,22 +41,56 @@ def open_llava(spec: SourceSpec, field: str) -> Source:
     Raises ConfigError, and DataError where the file is no JSON list or none of it is usable.
     """
     assert spec.path is not None
+    extract: Extract = _first_answer
+    if spec.turns == "all":
+        extract = partial(_conversation, check_prompt(spec.prompt or PROMPT, field))
+    elif spec.prompt is not None:
+        raise ConfigError(
+            f"{field}.prompt: {spec.prompt!r} is not read with turns 'first-answer': remove it, or "
+            "set turns: all"
+        )
     with open_listing(spec.path, f"{field}.path") as handle:
         index = _Scanner(handle, spec.path).index()
         file = OpenFile(handle)
     images = open_folder(spec.images or folder_of(spec.path), f"{field}.images")
-    return ListingSource(file, index, _extract, images, (name_of(spec.path) + "[", "]"))
+    return ListingSource(file, index, extract, images, (name_of(spec.path) + "[", "]"))
 
 
-def _extract(entry: dict[str, Any]) -> tuple[object, object]:
-    return entry.get("image"), _first_answer(entry.get("conversations"))
+def _first_answer(entry: dict[str, Any], key: str) -> tuple[object, tuple[Turn, ...]]:
+    answers = (value for who, value in _said(entry) if who == "gpt")
+    return entry.get("image"), (("", check_caption(next(answers, None), key)),)
 
 
-def _first_answer(turns: object) -> object:
-    if not isinstance(turns, list):
-        return None
-    answers = (t.get("value") for t in turns if isinstance(t, dict) and t.get("from") == "gpt")
-    return next(answers, None)
+def _conversation(prompt: str, entry: dict[str, Any], key: str) -> tuple[object, tuple[Turn, ...]]:
+    """All answers, each after the question before it; the picture's own place is at the front."""
+    turns: list[Turn] = []
+    question = ""
+    for who, value in _said(entry):
+        if who == "human":
+            if not isinstance(value, str):
+                raise BadSample("question is not a string", key)
+            question = value.replace("<image>", "").strip()
+        elif who == "gpt":
+            answer = check_caption(value, key)
+            if question:
+                asked = prompt.replace("{question}", check_caption(question, key))
+                turns.append((asked, f" {answer}"))
+            else:
+                turns.append(("", answer))
+            question = ""
+    if not turns:
+        raise BadSample("no answer", key)
+    if len(text_of(turns)) > MAX_CAPTION:
+        raise BadSample("caption too long", key)
+    return entry.get("image"), tuple(turns)
+
+
+def _said(entry: dict[str, Any]) -> Iterator[tuple[object, object]]:
+    """Who said what."""
+    turns = entry.get("conversations")
+    for turn in turns if isinstance(turns, list) else []:
+        if isinstance(turn, dict):
+            yield turn.get("from"), turn.get("value")
 
 
 class _Scanner:

@@ -105,7 +105,6 @@ class BatchLoader(Iterator[Batch]):
         self._visits = 0
         self._failed: Exception | None = None
         self._waited = 0.0
-        self._since = time.monotonic()
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="batch-loader")
         self._ahead: deque[Future[_Read]] = deque()
         while len(self._ahead) < max(READ_AHEAD, workers):
@@ -132,12 +131,10 @@ class BatchLoader(Iterator[Batch]):
         """Share of each source of the spec in what is trained on, caps by epochs included."""
         return {name: self._weights.get(name, 0.0) for name in self._spec.sources}
 
-    def wait_fraction(self) -> float:
-        """Share of the time since the last call that the consumer spent waiting, 0 to 1."""
-        now = time.monotonic()
-        fraction = self._waited / max(now - self._since, 1e-9)
-        self._waited, self._since = 0.0, now
-        return min(1.0, fraction)
+    def take_wait(self) -> float:
+        """Seconds that the consumer waited for batches since the last call."""
+        waited, self._waited = self._waited, 0.0
+        return waited
 
     def take_skipped(self) -> list[Skipped]:
         """Bad samples in the batches handed out since the last call, this rank's only."""
@@ -202,7 +199,7 @@ class BatchLoader(Iterator[Batch]):
             for place in range(position, position + self._share):
                 sample = self._read_sample(place, read)
                 pictures.append(self._prepare(sample.image))
-                texts.append((sample.prompt, sample.caption))
+                texts.append(sample.turns)
                 del sample  # lest its picture stay while the next is opened
             with self._tokenizing:
                 read.batch = join(pictures, texts, self._tokenizer, self._spec.max_caption_tokens)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+Turn = tuple[str, str]  # prompt, caption
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,6 +17,7 @@ class Sample:
     """image: RGB. key: names the sample in messages, e.g. 'captions.jsonl:17'.
 
     prompt: text between picture and caption that is given and not learnt, such as a question.
+    more: what follows in a conversation, again text that is given and text that is learnt.
     answers: every answer that counts as right, where the caption is an answer.
     """
 
@@ -22,6 +26,22 @@ class Sample:
     key: str
     prompt: str = ""
     answers: tuple[str, ...] = ()
+    more: tuple[Turn, ...] = ()
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """All that is given and learnt, in order."""
+        return ((self.prompt, self.caption), *self.more)
+
+    @property
+    def text(self) -> str:
+        """All text that the model reads."""
+        return text_of(self.turns)
+
+
+def text_of(turns: Sequence[Turn]) -> str:
+    """Prompts and captions laid end to end."""
+    return "".join(prompt + caption for prompt, caption in turns)
 
 
 class Source(Protocol):

@@ -139,6 +139,4 @@ def _look(source: Source, index: int) -> _Look:
         return _Look(index, bad=bad)
     width, height = sample.image.size
     picture = digest(f"{width} {height} ".encode(), sample.image.tobytes())
-    # What the model reads is prompt and caption.
-    text = f"{sample.prompt}{sample.caption}"
-    return _Look(index, width=width, height=height, picture=picture, text=text)
+    return _Look(index, width=width, height=height, picture=picture, text=sample.text)

@@ -11,6 +11,7 @@ import json
 import logging
 import shutil
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from jobs.data.listing import check_caption
 from jobs.data.sample import Sample, Source
 from jobs.data.store import (
     Folder,
+    filesystem,
     find_files,
     folder_of,
     is_pattern,
@@ -75,14 +77,23 @@ class TableSource:
 def open_saved(spec: SourceSpec, field: str) -> Source:
     """A folder of `save_to_disk`. Raises ConfigError, and DataError where it cannot be read."""
     assert spec.path is not None
-    import datasets
-
     local = local_path(spec.path)
     if local is not None:
         if not local.is_dir():
             raise ConfigError(f"{field}.path: {spec.path!r} is no folder: check the path")
-        _refuse_foreign_files(local)
-    table = _loaded(spec.path, lambda: datasets.load_from_disk(str(local or spec.path)))
+        return _open_folder(local, spec, field)
+    # Arrow maps the copies, so they last as long as the source, and no longer, even if killed.
+    with tempfile.TemporaryDirectory(prefix="mirsweep-") as copy:
+        _fetch_folder(spec.path, Path(copy), f"{field}.path")
+        return _open_folder(Path(copy), spec, field)
+
+
+def _open_folder(folder: Path, spec: SourceSpec, field: str) -> Source:
+    import datasets
+
+    assert spec.path is not None
+    _refuse_foreign_files(folder, spec.path)
+    table = _loaded(spec.path, lambda: datasets.load_from_disk(str(folder)))
     if isinstance(table, datasets.DatasetDict):
         if spec.split not in table:
             raise ConfigError(
@@ -90,6 +101,20 @@ def open_saved(spec: SourceSpec, field: str) -> Source:
             )
         table = table[spec.split]
     return _source(table, spec, spec.path, field)
+
+
+def _fetch_folder(path: str, copy: Path, field: str) -> None:
+    """Copy what a saved data set consists of; each key must stay below the folder as a path."""
+    system, inner = filesystem(path, field)
+    keys = [key for key in told(system.find, inner, field) if key.endswith((".json", ".arrow"))]
+    if not keys:
+        raise ConfigError(f"{field}: {path!r} is no folder of a saved data set: check the path")
+    for key in keys:
+        target = copy / key.removeprefix(inner).lstrip("/")
+        if not target.resolve().is_relative_to(copy.resolve()):
+            raise DataError(f"{path}: names {key!r}, which lies outside it")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        told(partial(system.get_file, lpath=str(target)), key, field)
 
 
 def open_parquet(spec: SourceSpec, field: str) -> Source:
@@ -164,14 +189,19 @@ def _loaded(path: str, load: Any) -> Any:
         ) from error
 
 
-def _refuse_foreign_files(folder: Path) -> None:
-    """A saved data set names its files; they must lie in its folder."""
-    for state in folder.rglob("state.json"):
+def _refuse_foreign_files(folder: Path, path: str) -> None:
+    """A saved data set names its splits and files; they must lie in its folder.
+
+    path: what the user calls the folder.
+    """
+    for listing in (*folder.rglob("dataset_dict.json"), *folder.rglob("state.json")):
+        place = f"{path}: {listing.relative_to(folder)}"
         try:
-            files = json.loads(state.read_text(encoding="utf-8")).get("_data_files") or []
-            names = [str(entry["filename"]) for entry in files]
+            told = json.loads(listing.read_text(encoding="utf-8"))
+            names = [str(name) for name in told.get("splits") or []]
+            names += [str(entry["filename"]) for entry in told.get("_data_files") or []]
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise DataError(f"{state}: not what save_to_disk writes ({error})") from error
+            raise DataError(f"{place}: not what save_to_disk writes ({error})") from error
         for name in names:
-            if not (state.parent / name).resolve().is_relative_to(folder.resolve()):
-                raise DataError(f"{state}: names {name!r}, which lies outside {folder}")
+            if not (listing.parent / name).resolve().is_relative_to(folder.resolve()):
+                raise DataError(f"{place}: names {name!r}, which lies outside it")

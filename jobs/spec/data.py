@@ -33,6 +33,8 @@ class SourceSpec(Frozen):
     image_name: name of a picture by its number where a VQA file gives only that, e.g.
         'COCO_val2014_{image_id:012d}.jpg'.
     prompt: how a question is put, with {question} in it; None takes the kind's own.
+    turns: what of LLaVA's conversations is read: the first answer as a caption, or all questions
+        and answers, of which the answers are learnt.
     """
 
     kind: SourceKind = "scenes"
@@ -46,6 +48,7 @@ class SourceSpec(Frozen):
     answers: str | None = None
     image_name: str | None = None
     prompt: str | None = None
+    turns: Literal["first-answer", "all"] = "first-answer"
 
 
 class DataSpec(Frozen):

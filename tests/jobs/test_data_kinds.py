@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import sys
 import typing
@@ -295,18 +296,56 @@ def test_pictures_of_a_table_may_lie_in_a_folder_and_nowhere_else(tmp_path):
             source[n]
 
 
-def test_saved_data_sets_name_only_their_own_files(tmp_path):
-    import json
+def hostile_state(folder, outside):
+    state = next(folder.rglob("state.json"))
+    told = json.loads(state.read_text())
+    told["_data_files"] = [{"filename": outside}]
+    state.write_text(json.dumps(told))
 
-    settings = settings_of("datasets", tmp_path / "data")
+
+def hostile_splits(folder, outside):
+    splits = next(folder.rglob("dataset_dict.json"))
+    splits.write_text(json.dumps({"splits": ["train", outside]}))
+
+
+@pytest.mark.parametrize("spoil", [hostile_state, hostile_splits])
+@pytest.mark.parametrize("absolute", [False, True])
+def test_saved_data_sets_name_only_their_own_files(root_of, tmp_path, spoil, absolute):
+    """On this machine and in a store: the file outside is a good one of this machine."""
+    settings = root_of("datasets")
     with pytest.raises(ConfigError, match=r"a\.split: 'validation' is not in .*; it has: train"):
         open_source(SourceSpec(**settings, split="validation"), "a")
-    state = next((tmp_path / "data").rglob("state.json"))
-    told = json.loads(state.read_text())
-    told["_data_files"] = [{"filename": "../../../secret.arrow"}]
-    state.write_text(json.dumps(told))
-    with pytest.raises(DataError, match="lies outside"):
+    secret = data_kinds.datasets(tmp_path / "other")["path"]
+    secret = next((tmp_path / "other" / secret).rglob("*.arrow"))
+    outside = secret if spoil is hostile_state else secret.parent
+    spoil(
+        tmp_path / "datasets", str(outside) if absolute else "../" * 30 + str(outside).lstrip("/")
+    )
+    if settings["path"].startswith("memory://"):
+        upload(tmp_path / "datasets", "memory://test/datasets")
+    with pytest.raises(DataError, match="lies outside") as caught:
         open_source(SourceSpec(**settings))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["saved/../../../climbed.json", "saved/train/../../climbed.json"])
+def test_no_key_of_a_store_climbs_out_of_where_it_is_copied(tmp_path, monkeypatch, key):
+    """Keys of a store are any text: written as they are they would land beside the copy."""
+    import fsspec
+
+    settings = settings_of("datasets", tmp_path / "datasets", "memory://keys")
+    upload(tmp_path / "datasets", "memory://keys")
+    memory = fsspec.filesystem("memory")
+    listed = memory.find("memory://keys/saved")
+    monkeypatch.setattr(type(memory), "find", lambda *_, **__: [*listed, f"/keys/{key}"])
+    with pytest.raises(DataError, match=r"climbed\.json'.* lies outside"):
+        open_source(SourceSpec(**settings))
+    memory.store.clear()
+
+
+def test_an_unknown_store_is_refused_for_a_saved_data_set_too():
+    with pytest.raises(ConfigError, match=r"a\.path: .* one of file://, memory://, s3://, gs"):
+        open_source(SourceSpec(kind="datasets", path="ftp://a/b"), "a")
 
 
 def test_tables_that_are_none_are_refused_in_one_line(tmp_path):

@@ -13,6 +13,8 @@ from PIL import Image
 from jobs.data.batch import collate
 from jobs.data.loader import BatchLoader
 from jobs.data.sample import Sample
+from jobs.engine.deepspeed_engine import StepResult
+from jobs.meter import Meter
 from jobs.spec import DataSpec
 from mir.errors import ConfigError, DataError
 
@@ -203,10 +205,23 @@ def test_closing_ends_the_threads_at_once_and_twice(open_loader):
     assert not [t for t in threading.enumerate() if t.name.startswith("batch-loader")]
 
 
-def test_the_wait_is_a_fraction(open_loader):
+def test_the_wait_is_that_for_the_batches_since_it_was_last_taken(open_loader):
     loader = open_loader()
     captions(loader, 3)
-    assert 0 <= loader.wait_fraction() <= 1
+    assert loader.take_wait() > 0
+    assert loader.take_wait() == 0
+
+
+def test_the_share_of_waiting_is_of_the_time_spent_on_steps():
+    """Scores and saves between two reports, however long, are no part of it."""
+    result = StepResult(loss=1.0, grad_norm=1.0, learning_rate=0.1, stop=None)
+    meter = Meter(samples=0, trained_s=0.0)
+    meter.add(3.0)
+    meter.add(1.0)
+    assert meter.read(16, result, waited_s=1.0).loader_wait == 0.25
+    meter.add(2.0)
+    assert meter.read(24, result, waited_s=2.0).loader_wait == 1.0
+    assert meter.trained_s == 6.0
 
 
 def test_grouped_batches_hold_the_same_samples_with_less_padding(open_loader):
