@@ -14,13 +14,15 @@ from pathlib import Path
 from jobs.events import Evaluated
 from jobs.spec import Frozen
 from jobs.spec.downstream import DownstreamSpec
+from mir.errors import MirsweepError
 from orchestrator.correlate.choose import Candidate
 
 FOLDER = "correlate"
 
 
 class Result(Frozen):
-    """One trial's downstream scores. checkpoint: what was fine-tuned or evaluated."""
+    """One trial's downstream scores. checkpoint: name of what was fine-tuned or evaluated, without
+    its folder, as a study may be moved."""
 
     trial: int
     checkpoint: str
@@ -33,7 +35,8 @@ class Results:
     def __init__(self, study: Path, recipe: DownstreamSpec) -> None:
         self.study = study
         text = json.dumps(recipe.model_dump(mode="json"), sort_keys=True)
-        self.folder = study / FOLDER / hashlib.sha256(text.encode()).hexdigest()[:12]
+        new = study / FOLDER / hashlib.sha256(text.encode()).hexdigest()[:12]
+        self.folder = new if new.is_dir() else _begun(study, recipe) or new
         self._recipe = recipe
 
     def open(self) -> None:
@@ -53,12 +56,13 @@ class Results:
         if not path.exists():
             return None
         found = Result.model_validate_json(path.read_text(encoding="utf-8"))
-        return found if found.checkpoint == _name(candidate) else None
+        # Earlier versions put a digest before the name.
+        return found if Path(found.checkpoint).name == candidate.checkpoint.name else None
 
     def put(self, candidate: Candidate, evaluated: Evaluated, *, keep: bool) -> Result:
         """Keep a result; the fine-tuned checkpoint goes unless it is to be kept."""
         number = candidate.trial.number
-        result = Result(trial=number, checkpoint=_name(candidate), evaluated=evaluated)
+        result = Result(trial=number, checkpoint=candidate.checkpoint.name, evaluated=evaluated)
         aside = self._path(number).with_suffix(".part")
         aside.write_text(result.model_dump_json(indent=1), encoding="utf-8")
         aside.replace(self._path(number))
@@ -70,6 +74,14 @@ class Results:
         return self.folder / f"{trial:04d}.json"
 
 
-def _name(candidate: Candidate) -> str:
-    """Not the whole path: a study's folder may be moved."""
-    return f"{candidate.trial.job.digest}/{candidate.checkpoint.name}"
+def _begun(study: Path, recipe: DownstreamSpec) -> Path | None:
+    """The folder of this very recipe from an earlier version, whose digest lacked newer fields."""
+    from sweeps.recipe import load_downstream
+
+    for path in sorted((study / FOLDER).glob("*/recipe.yaml")):
+        try:
+            if load_downstream(path) == recipe:
+                return path.parent
+        except MirsweepError:
+            continue
+    return None

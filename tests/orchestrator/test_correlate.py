@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 from pathlib import Path
 
@@ -121,6 +122,19 @@ def test_another_checkpoint_or_recipe_has_results_of_its_own(study, view) -> Non
     assert results.get(moved) is None
     plan = load_downstream(RECIPES / "downstream" / "few-shot.yaml")
     assert Results(study, plan).folder != results.folder
+
+
+def test_results_of_an_earlier_version_are_found_again(study, view) -> None:
+    """A field that recipes or jobs gain changes their digests, and nothing else."""
+    results, _ = take(study, view, FakeJobs())
+    results.folder.rename(results.folder.with_name("0123456789ab"))
+    for path in results.folder.with_name("0123456789ab").glob("*.json"):
+        told = json.loads(path.read_text())
+        told["checkpoint"] = f"another-digest/{told['checkpoint'].rpartition('/')[2]}"
+        path.write_text(json.dumps(told))
+    again = FakeJobs()
+    found, _ = take(study, view, again)
+    assert found.folder.name == "0123456789ab" and not again.ran
 
 
 def test_a_lost_worker_is_restarted_and_too_little_memory_halves_the_micro_batch(
