@@ -132,7 +132,7 @@ class Study:
             if there is not None and there.state.name == "FAIL":
                 raise RefusedError(number, dict(there.params), there.user_attrs.get(_REASON, ""))
             stored = {} if there is None else there.params
-            values = self._whole(stored) or self._whole(given)
+            values = self._whole({**given, **stored})
             if values is None:
                 values = {**self._proposed(number), **given}
             return self._made(self._begun(number), values)

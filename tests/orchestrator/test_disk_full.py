@@ -113,15 +113,15 @@ def test_a_full_disk_is_said_in_one_line_and_space_lets_the_sweep_go_on(tmp_path
             assert "disk is full" in caplog.text
             (place / "ballast").unlink()
             thread.join(TIMEOUT_S)
-            assert not error
         else:
             run()  # still full: nothing gets worse
             assert error
-            for line in error:
-                assert re.search(r"[Ff]ree some space.*same command", line), error
-                assert "\n" not in line
             (place / "ballast").unlink(missing_ok=True)
-            sweep(study)
         assert not thread.is_alive()
+        for line in error:  # of the log, which may have met the full disk right after the database
+            assert re.search(r"[Ff]ree some space.*same command", line), error
+            assert "\n" not in line
+        if error:
+            sweep(study)
         check_whole(study)
         assert load_view(study).trials[0] == before

@@ -82,6 +82,23 @@ def test_a_trial_whose_drawing_was_interrupted_is_completed_as_if_it_had_not_bee
     assert Study(sweep, tmp_path / "cut").ask(1, {}) == ask(whole)
 
 
+def test_a_point_that_comes_later_does_not_break_a_trial_that_was_half_drawn(tmp_path, monkeypatch):
+    study = Study(a_sweep(), tmp_path)
+    suggest = optuna.trial.Trial.suggest_float
+
+    def killed(trial, name, *args, **kwargs):
+        if "init_std" in name:
+            raise KeyboardInterrupt
+        return suggest(trial, name, *args, **kwargs)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(optuna.trial.Trial, "suggest_float", killed)
+        study.ask(0, study.space.encode({"moca": "on"}))
+    point = study.space.encode(study.space.start())
+    assert Study(a_sweep(), tmp_path).ask(0, point).shown["moca"] == "on"
+    assert study.ask(1, point).shown["moca"] == "off"
+
+
 def test_the_first_trial_is_the_base_with_the_uniform_mixture(tmp_path):
     trial = ask(Study(a_sweep(), tmp_path))
     assert trial.number == 0
