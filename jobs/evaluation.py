@@ -25,7 +25,6 @@ from mir.pairs import pairs_digest
 
 # Pictures and texts are taken in a fixed shuffled order, since files are often sorted by kind.
 _ORDER = 20241007
-_MAX_BAD = 0.01
 _log = logging.getLogger(__name__)
 _IMAGE, _TEXT = "\u241aimage\u241a", "\u241atext\u241a"
 
@@ -75,11 +74,11 @@ def evaluation_set(spec: JobSpec, tokenizer: Any, prefix_ids: Sequence[int]) -> 
     # Of one source the shorter walk meets no other bad samples than the longer one.
     skipped["data.validation"] = bad | skipped.get("data.validation", Counter())
     prefix, between, after = template_ids(spec.score.template, tokenizer, prefix_ids)
-    limit = spec.score.max_text_tokens
+    longest = spec.score.max_text_tokens
     encoded = tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     return EvaluationSet(
         pictures=pictures,
-        text_ids=[[*between, *ids[:limit], *after] for ids in encoded],
+        text_ids=[[*between, *ids[:longest], *after] for ids in encoded],
         prefix_ids=prefix,
         validation=validation,
         digest=pairs_digest(map(_pixels, pictures), texts),
@@ -100,7 +99,7 @@ def pad_rows(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
 
 
 def take(
-    source: Source, count: int, field: str, origin: str, max_bad_fraction: float = _MAX_BAD
+    source: Source, count: int, field: str, origin: str, max_bad_fraction: float
 ) -> list[Sample]:
     """The first `count` readable samples of the shuffled source; what is skipped is logged.
 

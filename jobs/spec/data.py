@@ -58,7 +58,8 @@ class DataSpec(Frozen):
     max_epochs: how often a source may be seen at most, by source name; what its weight gives it
         beyond goes to the others in proportion to theirs.
     validation: where the guard's pictures and captions come from.
-    max_bad_fraction: share of unreadable samples beyond which the job ends.
+    max_bad_fraction: share of bad samples beyond which the job ends: of those whose turn came in
+        training, and of those tried for each set it is scored on; taken of 1,000 at least.
     group_by_length: so many global batches' samples are put together by the length of their
         captions, which saves padding; 1 leaves the order as it is.
     """

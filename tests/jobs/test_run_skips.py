@@ -110,15 +110,15 @@ def test_too_many_bad_samples_of_what_is_scored_on_end_the_job(base, tmp_path, f
 def test_samples_taken_for_an_evaluation_say_in_the_log_what_was_skipped(tmp_path, caplog):
     source = open_source(SourceSpec(**web(tmp_path / "q", bad=6, good=30)))
     with caplog.at_level(logging.WARNING):
-        assert len(take(source, 30, "evaluate.question_count", "evaluate.questions")) == 30
+        assert len(take(source, 30, "evaluate.question_count", "evaluate.questions", 0.01)) == 30
     (record,) = caplog.records
     assert record.getMessage() == (
         "evaluate.questions: skipped 6 of 36 samples (entry is not UTF-8 3, caption empty 3)"
     )
     with pytest.raises(DataError, match=r"evaluate\.questions: 2 of 4 samples .* 0\.001"):
-        take(source, 30, "evaluate.question_count", "evaluate.questions", max_bad_fraction=0.001)
+        take(source, 30, "evaluate.question_count", "evaluate.questions", 0.001)
     with pytest.raises(ConfigError, match="only 30 usable samples"):
-        take(source, 31, "evaluate.question_count", "evaluate.questions")
+        take(source, 31, "evaluate.question_count", "evaluate.questions", 0.01)
 
 
 def test_a_job_that_fails_alone_asks_no_other_rank(base, tmp_path, monkeypatch):
