@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import floor
 from typing import Literal
@@ -22,6 +22,13 @@ def wants(resources: ResourceSpec) -> Node:
     if resources.gpus_per_worker:
         found[GPU] = resources.gpus_per_worker
     return {**found, **resources.custom}
+
+
+def capacity_of(nodes: Iterable[Mapping[str, float]]) -> Capacity:
+    """What nodes have, from all that each has by name."""
+    found = [dict(node) for node in nodes]
+    pairs = tuple((node.pop(CPU, 0.0), node.pop(GPU, 0.0)) for node in found)
+    return Capacity(nodes=pairs, custom=tuple(found))
 
 
 def nodes_of(capacity: Capacity) -> list[Node]:

@@ -13,17 +13,19 @@ import queue
 import threading
 import time
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from jobs.events import TERMINAL, Event, Failed, Stopped
+from jobs.events import TERMINAL, Event, Failed, Finished, Stopped
 from mir.errors import UnreachableError
 from orchestrator.executors.answer import require_answer
 from orchestrator.executors.attempt import Attempt, Cancelled, Patience
 from orchestrator.executors.inline import Runner, default_runner
+from orchestrator.executors.losses import Losses
 from orchestrator.executors.ray_rank import Rank, RankPlace, heard, rank_places
-from orchestrator.placement import CPU, GPU, wants, why_waiting
+from orchestrator.executors.spares import GROWTH, Spares
+from orchestrator.placement import capacity_of, wants, why_waiting
 from orchestrator.ports import Capacity, JobEvent, Launch, Placed, Waiting
 from sweeps.spec import ResourceSpec
 
@@ -53,9 +55,6 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 logger = logging.getLogger(__name__)
 
-GROWTH = 384 * 2**20
-"""Bytes by which a process may have come to occupy more than its first job made it occupy at most:
-real jobs leave 60 to 120 MB behind each, so it serves about five of them that are alike."""
 _POLL_S = 0.25
 _LAST_WORDS_S = 2.0
 """After one rank failed, how long the others may take to say what they know."""
@@ -67,16 +66,15 @@ ran out: whoever took that memory, a smaller micro-batch would be the wrong answ
 
 @dataclass(kw_only=True)
 class _Gang:
-    """Actors in rank order and the placement group that holds their resources.
+    """Actors in rank order, their nodes, and the placement group that holds their resources.
 
-    spare_since: when its last job left, while it waits for the next.
     size: bytes that its process occupied at most up to the end of its first job, 0 before.
     """
 
     resources: ResourceSpec
     group: Any
     ranks: list[Any] = field(default_factory=list)
-    spare_since: float = 0.0
+    nodes: list[str] = field(default_factory=list)
     size: int = 0
 
     def free(self) -> None:
@@ -93,8 +91,7 @@ class RayExecutor:
         running cluster, whose nodes must have this package installed and see the study's folder.
     num_cpus: size of a local Ray, None for all cores.
     spare_s: how long the process of a one-rank CPU job that left in order waits for the next job,
-        which then need not import everything anew; 0 for a process a job. Gangs and GPU jobs
-        always get fresh processes: theirs hold more state, and their start matters less.
+        0 for a process a job. All others get fresh ones: they hold more, and start less often.
     """
 
     def __init__(
@@ -108,20 +105,21 @@ class RayExecutor:
         self._runner = runner
         self._events: queue.Queue[JobEvent] = queue.Queue()
         self._jobs: dict[int, Attempt] = {}
+        self._losses = Losses()
         self._spare_s = spare_s
-        self._spare: list[_Gang] = []
-        self._spare_lock = threading.Lock()
+        self._spares: Spares[_Gang] = Spares()
         self._owns_ray = not ray.is_initialized()
         if self._owns_ray:
             _connect(address, num_cpus)
 
     def capacity(self) -> Capacity:
         """What every node that is alive has."""
-        return _capacity(node["Resources"] for node in ray.nodes() if node["Alive"])
+        return capacity_of(_alive().values())
 
-    def free(self) -> Capacity:
-        """What nobody on the cluster has taken at the moment, of every node that is alive."""
-        return _capacity(available_resources_per_node().values())
+    def free(self, without: Collection[str] = ()) -> Capacity:
+        """What nobody has taken at the moment, of every node that is alive but for some."""
+        found = available_resources_per_node()
+        return capacity_of(has for node, has in found.items() if node not in without)
 
     def start(self, launch: Launch) -> None:
         """Begin to place the gang; it runs as soon as the cluster has room."""
@@ -146,7 +144,7 @@ class RayExecutor:
 
     def wait(self, timeout_s: float) -> Sequence[JobEvent]:
         """Everything that has come; blocks until something has, or the time is over."""
-        self._free_spare(self._spare_s)
+        self._spares.free(self._spare_s)
         try:
             events = [self._events.get(timeout=timeout_s)]
         except queue.Empty:
@@ -166,7 +164,7 @@ class RayExecutor:
         self._jobs.clear()
         self._spare_s = 0.0
         if ray.is_initialized():
-            self._free_spare(0.0)
+            self._spares.free(0.0)
         if self._owns_ray and ray.is_initialized():
             ray.shutdown()
 
@@ -184,13 +182,27 @@ class RayExecutor:
             reason = f"{type(error).__name__}: {_first_line(error)}"
             last = Failed(kind="error", reason=reason, detail=traceback.format_exc())
         try:
-            if job.gang is not None and not (job.left_in_order and self._keep(job.gang)):
-                job.gang.free()
+            if job.gang is not None:
+                self._release(job, job.gang, last)
         except Exception:  # a job that ends unheard holds its slot for ever
             logger.warning("job %s: its processes could not be ended", job.name, exc_info=True)
         if self._jobs.get(job.launch.trial) is job:
             del self._jobs[job.launch.trial]
         self._emit(job, last)
+
+    def _release(self, job: Attempt, gang: _Gang, last: Event) -> None:
+        """Give the gang up; note what its end says of its nodes, unless it was forced."""
+        try:
+            if isinstance(last, Finished):
+                self._losses.well(gang.nodes)
+            elif getattr(last, "kind", "") == "worker-lost" and time.monotonic() < job.kill_at:
+                self._losses.lost(job.launch.trial, _lost_on(gang))
+        finally:
+            if not (job.left_in_order and self._keep(gang)):
+                gang.free()
+
+    def _shunned(self, launch: Launch) -> frozenset[str]:
+        return self._losses.shunned(launch.trial, launch.resources, _alive())
 
     def _keep(self, gang: _Gang) -> bool:
         """Whether the gang now waits for another job."""
@@ -204,26 +216,8 @@ class RayExecutor:
         gang.size = gang.size or size
         if size > gang.size + GROWTH:
             return False
-        gang.spare_since = time.monotonic()
-        with self._spare_lock:
-            self._spare.append(gang)
+        self._spares.put(gang)
         return True
-
-    def _take_spare(self, resources: ResourceSpec) -> _Gang | None:
-        with self._spare_lock:
-            fitting = [gang for gang in self._spare if gang.resources == resources]
-            if not fitting:
-                return None
-            self._spare.remove(fitting[-1])
-            return fitting[-1]
-
-    def _free_spare(self, older_than_s: float) -> None:
-        with self._spare_lock:
-            limit = time.monotonic() - older_than_s
-            old = [gang for gang in self._spare if gang.spare_since <= limit]
-            self._spare = [gang for gang in self._spare if gang.spare_since > limit]
-        for gang in old:
-            gang.free()
 
     def _emit(self, job: Attempt, event: Event | Waiting | Placed) -> None:
         launch = job.launch
@@ -235,24 +229,35 @@ class RayExecutor:
         While it is pending, a cluster that grows by demand sees it.
         """
         job.check()
-        resources = job.launch.resources
-        bundles = [wants(resources)] * resources.workers
-        strategy = resources.spread.upper().replace("-", "_")
-        group = placement_group(bundles, strategy=strategy)
         patience = Patience(lambda said: self._emit(job, said))
-        try:
-            while not group.wait(_POLL_S):
-                job.check()
-                patience.waits(lambda: why_waiting(self.free(), resources))
-        except BaseException:
-            remove_placement_group(group)
-            raise
-        patience.placed()
-        return _Gang(resources=resources, group=group)
+        while True:
+            shunned, granted = self._shunned(job.launch), False
+            group = _reserve(job.launch.resources, shunned)
+            try:
+                granted = self._granted(group, job, shunned, patience)
+            finally:
+                if not granted:
+                    remove_placement_group(group)
+            if granted:
+                patience.placed()
+                return _Gang(resources=job.launch.resources, group=group)
+
+    def _granted(
+        self, group: Any, job: Attempt, shunned: frozenset[str], patience: Patience
+    ) -> bool:
+        """Wait for a group; False where by now the job has to keep away from other nodes."""
+        beside = f", beside nodes where a worker was lost ({len(shunned)})" if shunned else ""
+        while not group.wait(_POLL_S):
+            job.check()
+            patience.waits(lambda: why_waiting(self.free(shunned), job.launch.resources) + beside)
+            if shunned and self._shunned(job.launch) != shunned:
+                return False
+        return True
 
     def _conduct(self, job: Attempt) -> Event:
         """Place and start the ranks, pass on what the lead says, and return the last word."""
-        gang = self._take_spare(job.launch.resources) or self._place(job)
+        wanted, shunned = job.launch.resources, self._shunned(job.launch)
+        gang = self._spares.take(wanted, shunned) or self._place(job)
         job.gang = gang
         if not gang.ranks:
             gang.ranks = _make_ranks(gang)
@@ -298,10 +303,31 @@ def _connect(address: str | None, num_cpus: int | None) -> None:
         ) from error
 
 
-def _capacity(nodes: Iterable[Mapping[str, float]]) -> Capacity:
-    found = [dict(node) for node in nodes]
-    pairs = tuple((node.pop(CPU, 0.0), node.pop(GPU, 0.0)) for node in found)
-    return Capacity(nodes=pairs, custom=tuple(found))
+def _alive() -> dict[str, dict[str, float]]:
+    """What every node that is alive has, by its id."""
+    return {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+
+
+def _reserve(resources: ResourceSpec, shunned: Collection[str]) -> Any:
+    """Ask for a placement group; it has its place later."""
+    where = {"ray.io/node-id": f"!in({','.join(sorted(shunned))})"} if shunned else {}
+    return placement_group(
+        [wants(resources)] * resources.workers,
+        strategy=resources.spread.upper().replace("-", "_"),
+        bundle_label_selector=[where] * resources.workers,
+    )
+
+
+def _lost_on(gang: _Gang) -> set[str]:
+    """Nodes of the ranks that answer no more: those of a broken gang's others may be well."""
+    asked = [rank.size.remote() for rank in gang.ranks]
+    answers, lost = ray.wait(asked, num_returns=len(asked), timeout=_LAST_WORDS_S)
+    for answer in answers:
+        try:
+            ray.get(answer)
+        except RayError:
+            lost.append(answer)
+    return {node for node, one in zip(gang.nodes, asked, strict=False) if one in lost}
 
 
 def _make_ranks(gang: _Gang) -> list[Any]:
@@ -338,7 +364,7 @@ def _begin(
 def _places(job: Attempt, gang: _Gang) -> list[RankPlace]:
     """Every rank's surroundings. Raises NodeDiedError where a node is gone already."""
     bundles = placement_group_table(gang.group)["bundles_to_node_id"]
-    nodes = [bundles[index] for index in range(len(gang.ranks))]
+    nodes = gang.nodes = [bundles[index] for index in range(len(gang.ranks))]
     addresses = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes()}
     if not addresses.keys() >= set(nodes):
         raise NodeDiedError("its node was lost before it began")

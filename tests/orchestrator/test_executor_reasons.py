@@ -53,6 +53,8 @@ def test_a_gang_that_cannot_be_freed_still_ends_its_attempt(
     executor, monkeypatch, tmp_path, caplog
 ):
     class Stuck:
+        ranks, nodes = (), ()
+
         def free(self):
             raise ConnectionError("Ray is gone")
 
