@@ -1,10 +1,24 @@
-"""A runner's events with exactly one last word, whatever the runner does."""
+"""A job's last word: exactly one, whatever its runner or its processes do."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 
-from jobs.events import TERMINAL, Event, Failed
+from jobs.events import TERMINAL, Event, Failed, FailureKind
+
+
+def loss(error: Exception, nodes: Callable[[], int]) -> Failed:
+    """What a job says whose process is gone, or never stood.
+
+    error: Ray's. nodes: how many are alive. A rank that cannot even begin may do so on another
+    node; where there is no other, trying again is in vain.
+    """
+    said = (str(error) or type(error).__name__).strip().splitlines()
+    if not getattr(error, "_actor_init_failed", False):
+        return Failed(kind="worker-lost", reason=said[0])
+    reason = f"a rank could not begin: {said[-1]}. Install the same mirsweep on every node"
+    kind: FailureKind = "worker-lost" if nodes() > 1 else "error"
+    return Failed(kind=kind, reason=reason, detail=str(error))
 
 
 def whole(run: Callable[[], Iterator[Event]]) -> Iterator[Event]:

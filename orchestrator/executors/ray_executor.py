@@ -23,6 +23,7 @@ from orchestrator.executors.answer import require_answer
 from orchestrator.executors.attempt import Attempt, Cancelled, Patience
 from orchestrator.executors.inline import Runner, default_runner
 from orchestrator.executors.losses import Losses
+from orchestrator.executors.outcome import loss
 from orchestrator.executors.ray_rank import Rank, RankPlace, heard, rank_places
 from orchestrator.executors.spares import GROWTH, Spares
 from orchestrator.placement import capacity_of, wants, why_waiting
@@ -36,16 +37,8 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
 
 import ray
+from ray import exceptions as raised
 from ray._private.state import available_resources_per_node
-from ray.exceptions import (
-    NodeDiedError,
-    ObjectLostError,
-    OutOfMemoryError,
-    RayActorError,
-    RayError,
-    RayTaskError,
-    WorkerCrashedError,
-)
 from ray.util.placement_group import (
     placement_group,
     placement_group_table,
@@ -59,7 +52,13 @@ _POLL_S = 0.25
 _LAST_WORDS_S = 2.0
 """After one rank failed, how long the others may take to say what they know."""
 
-LOST = (RayActorError, WorkerCrashedError, ObjectLostError, NodeDiedError, OutOfMemoryError)
+LOST = (
+    raised.RayActorError,
+    raised.WorkerCrashedError,
+    raised.ObjectLostError,
+    raised.NodeDiedError,
+    raised.OutOfMemoryError,
+)
 """What Ray raises when a process or its node is gone, or was killed because its node's memory
 ran out: whoever took that memory, a smaller micro-batch would be the wrong answer for good."""
 
@@ -175,8 +174,8 @@ class RayExecutor:
         except Cancelled:
             last = job.after_kill()
         except LOST as error:
-            last = Failed(kind="worker-lost", reason=_first_line(error))
-        except RayError as error:
+            last = loss(error, nodes=lambda: len(_alive()))
+        except raised.RayError as error:
             last = Failed(kind="error", reason=_first_line(error), detail=str(error))
         except Exception as error:  # noqa: BLE001 - a job that ends unheard holds its slot for ever
             reason = f"{type(error).__name__}: {_first_line(error)}"
@@ -211,7 +210,7 @@ class RayExecutor:
             return False
         try:
             size = ray.get(gang.ranks[0].size.remote(), timeout=_LAST_WORDS_S)
-        except (RayError, TimeoutError):
+        except (raised.RayError, TimeoutError):
             return False
         gang.size = gang.size or size
         if size > gang.size + GROWTH:
@@ -325,7 +324,7 @@ def _lost_on(gang: _Gang) -> set[str]:
     for answer in answers:
         try:
             ray.get(answer)
-        except RayError:
+        except raised.RayError:
             lost.append(answer)
     return {node for node, one in zip(gang.nodes, asked, strict=False) if one in lost}
 
@@ -367,7 +366,7 @@ def _places(job: Attempt, gang: _Gang) -> list[RankPlace]:
     nodes = gang.nodes = [bundles[index] for index in range(len(gang.ranks))]
     addresses = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes()}
     if not addresses.keys() >= set(nodes):
-        raise NodeDiedError("its node was lost before it began")
+        raise raised.NodeDiedError("its node was lost before it began")
     port = ray.get(gang.ranks[0].free_port.remote())
     return rank_places(job.name, job.launch, nodes, addresses, port)
 
@@ -385,7 +384,7 @@ def _root_cause(failure: Failed, others: Sequence[Any]) -> Failed:
         try:
             word = heard(ray.get(reference))
         except LOST as error:
-            return Failed(kind="worker-lost", reason=_first_line(error))
+            return loss(error, nodes=lambda: len(_alive()))
         if isinstance(word, Failed):
             words.append(word)
     return next((word for word in words if word.kind not in ("error", "worker-lost")), failure)
@@ -393,6 +392,6 @@ def _root_cause(failure: Failed, others: Sequence[Any]) -> Failed:
 
 def _first_line(error: BaseException) -> str:
     """What went wrong; Ray puts its own address of the actor before what the actor raised."""
-    if isinstance(error, RayTaskError):
+    if isinstance(error, raised.RayTaskError):
         return f"{type(error.cause).__name__}: {_first_line(error.cause)}"
     return (str(error) or type(error).__name__).strip().splitlines()[0]

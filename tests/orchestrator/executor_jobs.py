@@ -80,6 +80,16 @@ def hoarding(spec, place):
     yield Finished(samples=1, seconds=0.0)
 
 
+class BrokenRank:
+    """A rank's actor on a node with another installation."""
+
+    def __init__(self):
+        raise ImportError("cannot import name 'Rank' from 'orchestrator'")
+
+    def free_port(self):
+        """Never asked."""
+
+
 def on_a_full_disk(spec, place):
     """A job whose first score finds no space: /dev/full says so to whoever writes to it."""
     for event in FakeJobs()(spec, place):

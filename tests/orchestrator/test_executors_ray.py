@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from executor_jobs import (
+    BrokenRank,
     collect,
     launch,
     quick,
@@ -179,6 +180,22 @@ def test_a_failed_job_leaves_no_process_to_the_next(local_ray, tmp_path):
     executor.start(launch(tmp_path))
     collect(executor, terminal)
     assert_free(seconds=5.0)
+
+
+@pytest.mark.ray
+def test_ranks_that_cannot_begin_say_why(local_ray, tmp_path, monkeypatch):
+    from orchestrator.executors import ray_executor
+
+    monkeypatch.setattr(ray_executor, "Rank", BrokenRank)
+    executor = under_ray("quick")
+    executor.start(launch(tmp_path))
+    last = collect(executor, terminal)[-1].event
+    assert (last.kind, last.reason) == (
+        "error",  # no other node to try
+        "a rank could not begin: ImportError: cannot import name 'Rank' from 'orchestrator'. "
+        "Install the same mirsweep on every node",
+    )
+    assert_free()
 
 
 @pytest.mark.ray
