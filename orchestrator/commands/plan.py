@@ -10,8 +10,9 @@ import typer
 
 from mir.errors import ConfigError
 from orchestrator.commands.options import AsJson, print_json
-from orchestrator.commands.preflight import check_job, this_machine
-from orchestrator.commands.run import Recipe, Settings, Trials, read_recipe
+from orchestrator.commands.preflight import check_sweep, this_machine
+from orchestrator.commands.run import Folder, Recipe, Settings, Trials, read_recipe
+from orchestrator.commands.studies import RUNS
 
 if TYPE_CHECKING:
     from orchestrator.calibration import Estimate
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 def plan(
     recipe: Recipe,
+    folder: Folder = None,
     trials: Trials = None,
     changes: Settings = None,
     variants: Annotated[int, typer.Option(min=0, max=50, help="Sampled variants to show.")] = 5,
@@ -41,7 +43,7 @@ def plan(
     from orchestrator.views.terminal import terminal
 
     spec = read_recipe(recipe, trials, changes)
-    check_job(f"{recipe}: base.", spec.base)
+    check_sweep(recipe, spec, folder or RUNS / spec.name)
     drawn = sampled(spec, variants)
     machine = this_machine()
     where = Where("this machine", machine, machine) if address is None else _cluster(address)
