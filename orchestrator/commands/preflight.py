@@ -61,9 +61,7 @@ def check_folder(folder: Path) -> None:
     """Raise ConfigError unless the study's folder exists and can be written, or can be made."""
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"--folder: {folder} is a file. Give the path of a folder")
-    there = folder
-    while not there.exists() and there != there.parent:
-        there = there.parent
+    there = existing(folder)
     if not there.is_dir():
         raise ConfigError(f"--folder: {folder}: {there} is a file. Give the path of a folder")
     if not os.access(there, os.W_OK | os.X_OK):
@@ -71,6 +69,13 @@ def check_folder(folder: Path) -> None:
             f"--folder: {folder}: {there} cannot be written by this user. "
             "Choose a folder of your own with --folder"
         )
+
+
+def existing(path: Path) -> Path:
+    """The path, or the nearest folder above it that exists."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path
 
 
 def check_job(place: str, job: JobSpec) -> None:
