@@ -38,8 +38,7 @@ from orchestrator.steering import (
     enlarge,
     failed_points,
 )
-from orchestrator.study_folder import study_folder
-from sweeps.identity import first_change, identity
+from orchestrator.study_folder import require_same, study_folder
 from sweeps.space import space_of
 from sweeps.spec import SweepSpec
 from sweeps.study import Study
@@ -87,7 +86,6 @@ class Controller:
         self._leaving: Leaving | None = None
         self._hold: Leaving | None = None
         self._asked_at = -math.inf
-        self._retried: set[int] = set()
         self._error: MirsweepError | None = None
 
     def run(self) -> SweepView:
@@ -134,12 +132,7 @@ class Controller:
     def _open(self, journal: Journal) -> Desk:
         """Check the recipe against the study, reach Optuna and the tracker, begin the session."""
         if journal.found is not None:
-            change = first_change(identity(journal.found.spec), identity(self._spec))
-            if change is not None:
-                raise ConfigError(
-                    f"{self._folder}: the study was begun with another recipe: {change}. Restore "
-                    "the recipe, or give it another name or folder"
-                )
+            require_same(self._folder, journal.found.spec, self._spec)
         self._tracker.open_sweep(self._spec, self._folder)
         study = self._open_study(self._spec, self._folder)
         begin_session(journal, study, self._spec)
@@ -204,9 +197,7 @@ class Controller:
             case "extend":
                 enlarge(self._desk, request, name)
             case "retry":
-                again = [t for t in failed_points(self._view) if t.number not in self._retried]
-                self._retried.update(trial.number for trial in again)
-                add_points(self._desk, [trial.params for trial in again], name)
+                add_points(self._desk, failed_points(self._view), name)
             case "enqueue":
                 add_points(self._desk, [request.point], name)
 

@@ -9,8 +9,8 @@ from mir.errors import ConfigError
 from orchestrator.control import Request
 from orchestrator.desk import Desk
 from orchestrator.endings import Leaving
-from orchestrator.state import SweepView, TrialState, TrialView
-from sweeps.axes import Raw
+from orchestrator.state import SweepView, TrialState
+from sweeps.axes import Raw, Shown
 from sweeps.space import space_of
 from sweeps.spec import BudgetSpec, SweepSpec
 
@@ -30,15 +30,17 @@ def extended(spec: SweepSpec, request: Request) -> SweepSpec:
     return spec.model_copy(update={"budget": BudgetSpec.model_validate(budget)})
 
 
-def failed_points(view: SweepView) -> list[TrialView]:
-    """Failed trials whose point no later trial has tried again."""
+def failed_points(view: SweepView) -> list[Shown]:
+    """Points of failed trials that no later trial has tried again, and none is about to."""
     trials = [trial for _, trial in sorted(view.trials.items())]
+    queue, encode = view.queue or (), space_of(view.spec).encode
     return [
-        trial
+        trial.params
         for i, trial in enumerate(trials)
         if trial.state is TrialState.FAILED
         and trial.params
         and all(trial.params != later.params for later in trials[i + 1 :])
+        and encode(trial.params) not in queue
     ]
 
 
@@ -53,7 +55,7 @@ def enlarge(desk: Desk, request: Request, name: str, points: Sequence[Raw] = ())
         desk.exhausted = ""
 
 
-def add_points(desk: Desk, points: list[dict[str, float | int | str]], name: str) -> None:
+def add_points(desk: Desk, points: Sequence[Shown], name: str) -> None:
     """Try these points next, beyond the budget's trials; one outside the space is left out.
 
     name: of the request.

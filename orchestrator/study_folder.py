@@ -10,6 +10,8 @@ from pathlib import Path
 
 from mir.errors import ConfigError, MirsweepError
 from orchestrator.eventlog import LOG_NAME
+from sweeps.identity import first_change, identity
+from sweeps.spec import SweepSpec
 
 
 @contextmanager
@@ -30,6 +32,16 @@ def study_folder(folder: Path) -> Iterator[None]:
         if new and not _begun(folder):
             shutil.rmtree(folder)
         raise
+
+
+def require_same(folder: Path, found: SweepSpec, now: SweepSpec) -> None:
+    """Raise ConfigError where the study in a folder was begun with another recipe."""
+    change = first_change(identity(found), identity(now))
+    if change is not None:
+        raise ConfigError(
+            f"{folder}: the study was begun with another recipe: {change}. Restore "
+            "the recipe, or give it another name or folder"
+        )
 
 
 def _begun(folder: Path) -> bool:

@@ -38,17 +38,21 @@ def load_recipe(path: str | Path) -> SweepSpec:
     """Read a sweep. Raises ConfigError: file, line, field, value, remedy, in one line."""
     document = read_document(path)
     sweep, mistakes = _validate(SweepSpec, document)
-    base = sweep.base if sweep else _base(document)
-    space = document.data.get("space")
-    if base is not None and isinstance(space, dict):
-        mistakes += parse_space(base, space, sweep.resources.workers if sweep else 1)[1]
+    base, space = _base(document), document.data.get("space")
     if sweep is not None:
-        mistakes += guard_mistakes(sweep.study.guard) + _split_mistakes(sweep)
-    if sweep is not None and not mistakes:
-        mistakes += point_mistakes(sweep)
+        mistakes += sweep_mistakes(sweep)
+    elif base is not None and isinstance(space, dict):
+        mistakes += parse_space(base, space)[1]
     if mistakes or sweep is None:
         raise refusal(document, mistakes)
     return _resolved(SweepSpec, sweep, document.folder)
+
+
+def sweep_mistakes(sweep: SweepSpec) -> list[Mistake]:
+    """What its fields alone do not show: where parts of a sweep do not fit each other."""
+    mistakes = parse_space(sweep.base, sweep.space, sweep.resources.workers)[1]
+    mistakes += guard_mistakes(sweep.study.guard) + _split_mistakes(sweep)
+    return mistakes or point_mistakes(sweep)
 
 
 def load_job(path: str | Path) -> JobSpec:

@@ -24,19 +24,33 @@ def storage_url(given: str | None, folder: Path) -> str:
     return given or f"sqlite:///{folder.resolve() / DATABASE}"
 
 
+def check_storage(url: str) -> None:
+    """Raise ConfigError for a URL that is none, or lacks its driver; nothing is opened."""
+    from sqlalchemy import make_url
+
+    with _usable(url):
+        make_url(url).get_dialect().import_dbapi()
+
+
 def open_storage(url: str) -> BaseStorage:
     """Connect. Raises ConfigError for a URL that is none, ClusterError if nobody answers."""
     from optuna.storages import InMemoryStorage, RDBStorage
-    from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
     if url == IN_MEMORY:
         return InMemoryStorage()
 
     # SQLite's default of 5 s is shorter than a busy disk's pauses; other engines take no timeout.
     options = {"connect_args": {"timeout": LOCK_TIMEOUT_S}} if url.startswith("sqlite") else {}
+    with _usable(url), storage_errors(url):
+        return RDBStorage(url, engine_kwargs=options)
+
+
+@contextmanager
+def _usable(url: str) -> Iterator[None]:
+    from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
     try:
-        with storage_errors(url):
-            return RDBStorage(url, engine_kwargs=options)
+        yield
     except (ArgumentError, NoSuchModuleError, ImportError) as error:
         first = str(error).splitlines()[0]
         raise ConfigError(

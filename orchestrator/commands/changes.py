@@ -23,11 +23,9 @@ def changed(spec: SweepSpec, changes: Sequence[str]) -> SweepSpec:
     from pydantic import ValidationError
 
     from sweeps.document import Document
-    from sweeps.guard import guard_mistakes
     from sweeps.mistakes import from_pydantic, refusal
-    from sweeps.space import parse_space
+    from sweeps.recipe import sweep_mistakes
     from sweeps.spec import SweepSpec
-    from sweeps.start import point_mistakes
 
     if not changes:
         return spec
@@ -39,10 +37,7 @@ def changed(spec: SweepSpec, changes: Sequence[str]) -> SweepSpec:
         made = SweepSpec.model_validate(tree)
     except ValidationError as error:
         raise refusal(document, from_pydantic(error, SweepSpec, tree)) from error
-    space = parse_space(made.base, made.space, made.resources.workers)
-    mistakes = [*space[1], *guard_mistakes(made.study.guard)]
-    mistakes = mistakes or point_mistakes(made)
-    if mistakes:
+    if mistakes := sweep_mistakes(made):
         raise refusal(document, mistakes)
     return made
 

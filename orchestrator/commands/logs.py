@@ -29,8 +29,11 @@ def logs(
     from orchestrator.desk import trial_folder
 
     folder, view = load_study(study)
-    final = find_trial(view, trial).state.final
+    chosen = find_trial(view, trial)
+    final = chosen.state.final
     path = trial_folder(folder, trial) / f"rank{rank}.log"
+    if follow and not final and rank < view.spec.resources.of(chosen.workers).workers:
+        _until_begun(folder, trial, path)
     if not path.is_file():
         raise ConfigError(
             f"{path}: no such log. The trial has not started, has fewer ranks, or ran with "
@@ -46,6 +49,17 @@ def logs(
             f"mirsweep show {study} {trial}",
             err=True,
         )
+
+
+def _until_begun(folder: Path, number: int, path: Path) -> None:
+    """Wait for a trial's output, and say so, until it is there, has ended or nobody runs it."""
+    said = False
+    for _ in _until_ended(folder, number):
+        if path.is_file():
+            return
+        if not said:
+            typer.echo(f"trial {number} waits for its turn; its output will be in {path}", err=True)
+            said = True
 
 
 def _until_ended(folder: Path, number: int) -> Iterator[None]:

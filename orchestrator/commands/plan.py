@@ -10,8 +10,9 @@ import typer
 
 from mir.errors import ConfigError
 from orchestrator.commands.options import AsJson, print_json
-from orchestrator.commands.preflight import check_job, this_machine
-from orchestrator.commands.run import Recipe, Settings, Trials, read_recipe
+from orchestrator.commands.preflight import check_sweep, existing, this_machine
+from orchestrator.commands.run import Folder, Recipe, Settings, Trials, read_recipe
+from orchestrator.commands.studies import RUNS
 
 if TYPE_CHECKING:
     from orchestrator.calibration import Estimate
@@ -22,16 +23,17 @@ if TYPE_CHECKING:
 
 def plan(
     recipe: Recipe,
+    folder: Folder = None,
     trials: Trials = None,
     changes: Settings = None,
     variants: Annotated[int, typer.Option(min=0, max=50, help="Sampled variants to show.")] = 5,
     measure: Annotated[
         bool,
-        typer.Option("--calibrate", help="Run a few steps here to estimate time and cost."),
+        typer.Option("--calibrate", help="Run a few steps to estimate time and cost."),
     ] = False,
     address: Annotated[
         str | None,
-        typer.Option(help="A Ray cluster to ask what it has; this machine if not given."),
+        typer.Option(help="A Ray cluster to ask, and calibrate on; this machine if not given."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -41,11 +43,12 @@ def plan(
     from orchestrator.views.terminal import terminal
 
     spec = read_recipe(recipe, trials, changes)
-    check_job(f"{recipe}: base.", spec.base)
+    place = folder or RUNS / spec.name
+    check_sweep(recipe, spec, place)
     drawn = sampled(spec, variants)
     machine = this_machine()
     where = Where("this machine", machine, machine) if address is None else _cluster(address)
-    found = _calibrated(spec, where.capacity) if measure else None
+    found = _calibrated(spec, where.capacity, address, place) if measure else None
     if as_json:
         print_json(plan_json(spec, drawn, where, found))
         return
@@ -63,8 +66,11 @@ def _cluster(address: str) -> Where:
         return Where(f"the cluster at {address}", executor.capacity(), executor.free())
 
 
-def _calibrated(spec: SweepSpec, cluster: Capacity) -> Estimate:
-    """The estimate from shortened base jobs here, run in a folder that is thrown away."""
+def _calibrated(spec: SweepSpec, cluster: Capacity, address: str | None, study: Path) -> Estimate:
+    """The estimate from shortened base jobs, run in a folder that is thrown away.
+
+    study: a cluster's nodes see what lies beside its folder.
+    """
     from contextlib import closing
 
     from orchestrator.calibration import calibrate, estimate
@@ -72,16 +78,20 @@ def _calibrated(spec: SweepSpec, cluster: Capacity) -> Estimate:
     from orchestrator.placement import job_slots, require_fit
     from sweeps.space import space_of
 
-    largest = spec.resources.of(max(space_of(spec).sizes()))
-    # What this machine is asked for; other resources and several nodes are the cluster's.
-    here = largest.model_copy(update={"custom": {}, "spread": "pack", "autoscale": False})
-    try:
-        require_fit(this_machine(), here)
-    except ConfigError as error:
-        raise ConfigError(f"--calibrate: here, {error}, or leave it out") from error
-    with tempfile.TemporaryDirectory(prefix="mirsweep-calibrate-") as folder:
-        with closing(RayExecutor()) as executor:
-            require_fit(executor.capacity(), here)
-            beside = min(job_slots(executor.capacity(), here), spec.budget.trials)
-            found = calibrate(spec.base, executor, here, beside, Path(folder))
+    job = largest = spec.resources.of(max(space_of(spec).sizes()))
+    beside: Path | None = existing(study.resolve())
+    if address is None:
+        # What this machine is asked for; other resources and several nodes are the cluster's.
+        job = largest.model_copy(update={"custom": {}, "spread": "pack", "autoscale": False})
+        beside = None
+        try:
+            require_fit(this_machine(), job)
+        except ConfigError as error:
+            raise ConfigError(f"--calibrate: here, {error}, or leave it out") from error
+    with tempfile.TemporaryDirectory(prefix="mirsweep-calibrate-", dir=beside) as folder:
+        with closing(RayExecutor(address)) as executor:
+            require_fit(executor.capacity(), job)
+            room = executor.capacity() if address is None else executor.free()
+            at_once = min(job_slots(room, job), spec.budget.trials)
+            found = calibrate(spec.base, executor, job, max(1, at_once), Path(folder))
         return estimate(spec, found, job_slots(cluster, largest))

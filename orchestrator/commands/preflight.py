@@ -11,20 +11,57 @@ from urllib.parse import urlsplit
 from jobs.spec import DataSpec, JobSpec, SourceSpec
 from jobs.spec.downstream import AnyJob, Evaluation, FinetuneSpec
 from mir.errors import ConfigError, DataError
+from orchestrator.eventlog import LOG_NAME
 from orchestrator.ports import Capacity
+from sweeps.spec import SweepSpec
 
 _CONNECT_S = 3.0
 _TRIES = 1000
 _PORTS = {"http": 80, "https": 443}
 
 
+def check_sweep(recipe: Path, spec: SweepSpec, folder: Path) -> None:
+    """Raise ConfigError, DataError or UnreachableError for what `run` could not begin with.
+
+    recipe: for messages. folder: of the study.
+    """
+    from orchestrator.fold import load_view
+    from orchestrator.study_folder import require_same
+    from sweeps.storage import check_storage
+
+    check_folder(folder)
+    check_job(f"{recipe}: base.", spec.base)
+    check_tracking(spec.tracking.uri)
+    if spec.study.storage is not None:
+        check_storage(spec.study.storage)
+    for field, url in (("study.storage", spec.study.storage), ("tracking.uri", spec.tracking.uri)):
+        _check_database(f"{recipe}: {field}", url)
+    for earlier in spec.study.warm_start:
+        if not Path(earlier).is_dir():
+            raise ConfigError(
+                f"{recipe}: study.warm_start: {earlier} does not exist. Give the folder that "
+                "`mirsweep run` printed"
+            )
+    log = folder / LOG_NAME
+    if log.is_file() and log.stat().st_size:
+        require_same(folder, load_view(folder).spec, spec)
+
+
+def _check_database(place: str, url: str | None) -> None:
+    """Raise ConfigError where an SQLite file can neither be there nor be made."""
+    scheme, _, path = (url or "").partition(":///")
+    if scheme == "sqlite" and path and not Path(path).parent.is_dir():
+        raise ConfigError(
+            f"{place}: {url}: {Path(path).parent} does not exist. Make that folder, correct the "
+            "path, or leave the field out to keep it in the study's folder"
+        )
+
+
 def check_folder(folder: Path) -> None:
     """Raise ConfigError unless the study's folder exists and can be written, or can be made."""
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"--folder: {folder} is a file. Give the path of a folder")
-    there = folder
-    while not there.exists() and there != there.parent:
-        there = there.parent
+    there = existing(folder)
     if not there.is_dir():
         raise ConfigError(f"--folder: {folder}: {there} is a file. Give the path of a folder")
     if not os.access(there, os.W_OK | os.X_OK):
@@ -32,6 +69,13 @@ def check_folder(folder: Path) -> None:
             f"--folder: {folder}: {there} cannot be written by this user. "
             "Choose a folder of your own with --folder"
         )
+
+
+def existing(path: Path) -> Path:
+    """The path, or the nearest folder above it that exists."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path
 
 
 def check_job(place: str, job: JobSpec) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orchestrator.commands.options import AsJson, print_json
-from orchestrator.commands.preflight import check_folder, check_job, check_tracking
+from orchestrator.commands.preflight import check_sweep
 from orchestrator.failures import INTERRUPTED, same_command, say_error
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ class ExecutorName(StrEnum):
 
 
 Recipe = Annotated[Path, typer.Argument(help="Recipe of the sweep, a YAML file.")]
+Folder = Annotated[Path | None, typer.Option(help="Folder of the study; runs/NAME if not given.")]
 Trials = Annotated[int | None, typer.Option(min=1, help="Run this many trials instead.")]
 Settings = Annotated[
     list[str] | None,
@@ -40,9 +41,7 @@ Settings = Annotated[
 
 def run(
     recipe: Recipe,
-    folder: Annotated[
-        Path | None, typer.Option(help="Folder of the study; runs/NAME if not given.")
-    ] = None,
+    folder: Folder = None,
     executor: Annotated[ExecutorName, typer.Option(help="What runs the jobs.")] = ExecutorName.RAY,
     address: Annotated[
         str | None,
@@ -69,9 +68,7 @@ def run(
     place = folder or Path("runs") / spec.name
     if address is not None and executor is ExecutorName.INLINE:
         raise typer.BadParameter("an address goes with --executor ray", param_hint="--address")
-    check_folder(place)
-    check_job(f"{recipe}: base.", spec.base)
-    check_tracking(spec.tracking.uri)
+    check_sweep(recipe, spec, place)
     if detach:
         words = [] if trials is None else ["--trials", str(trials)]
         words += [word for change in changes or [] for word in ("--set", change)]

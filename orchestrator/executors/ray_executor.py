@@ -320,6 +320,8 @@ def _reserve(resources: ResourceSpec, shunned: Collection[str]) -> Any:
 def _lost_on(gang: _Gang) -> set[str]:
     """Nodes of the ranks that answer no more: those of a broken gang's others may be well."""
     asked = [rank.size.remote() for rank in gang.ranks]
+    if not asked:
+        return set()
     answers, lost = ray.wait(asked, num_returns=len(asked), timeout=_LAST_WORDS_S)
     for answer in answers:
         try:

@@ -97,6 +97,36 @@ def test_a_machine_that_cannot_hold_the_job_is_named_as_the_reason():
     assert done.stderr.count("\n") == 1
 
 
+def test_with_an_address_the_cluster_is_what_is_calibrated(tmp_path, monkeypatch):
+    from orchestrator.executors import ray_executor
+
+    addresses, folders = [], []
+
+    class Cluster(InlineExecutor):
+        def __init__(self, address=None):
+            addresses.append(address)
+            super().__init__(pretended, slots=2, nodes=((64.0, 0.0),))
+
+        def free(self):
+            return self.capacity()
+
+        def start(self, launch):
+            folders.append(launch.folder)
+            super().start(launch)
+
+    monkeypatch.setattr(ray_executor, "RayExecutor", Cluster)
+    recipe = str(Path(sweeps.__file__).parent / "recipes" / "quickstart.yaml")
+    words = ["--calibrate", "--address", "head:6379", "--folder", str(tmp_path / "runs" / "s")]
+    # What only the cluster has: this machine would refuse it.
+    custom = ["--set", "resources.workers=8", "--set", "resources.spread=strict-pack"]
+    done = CliRunner().invoke(app, ["plan", recipe, *words, *custom])
+    assert done.exit_code == 0, done.output
+    assert set(addresses) == {"head:6379"}
+    # The cluster's nodes see the study's folder, not this machine's place for temporary files.
+    assert {folder.parent.parent for folder in folders} == {tmp_path}
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_job_that_finds_no_room_is_said_and_not_waited_for(tmp_path):
     class Crowded(InlineExecutor):
         def wait(self, timeout_s):

@@ -126,7 +126,14 @@ def test_jobs_that_all_find_their_settings_wrong_exit_with_2(recipe: Path, jobs:
 
 
 def test_more_workers_than_the_cluster_has_leave_nothing_behind(recipe: Path) -> None:
-    done = invoke("run", str(recipe), "--set", "resources.workers=4096")
+    done = invoke(
+        "run",
+        str(recipe),
+        "--set",
+        "resources.workers=4096",
+        "--set",
+        "base.optim.global_batch=4096",
+    )
     assert done.exit_code == 2
     assert "4096 workers" in done.stderr
     assert not Path("runs/small").exists()

@@ -187,6 +187,38 @@ def test_attach_leaves_as_the_sweep_does(tmp_path):
     assert "1 of 3 trials finished" in done.stdout
 
 
+def logs(*words: str):
+    return CliRunner().invoke(app, ["logs", *words])
+
+
+def test_logs_wait_for_a_trial_that_has_not_begun(tmp_path, lines, monkeypatch):
+    monkeypatch.setattr("orchestrator.commands.logs._POLL_S", 0.01)
+    (tmp_path / LOG_NAME).write_bytes(b"".join(lines[:3]))
+    path = tmp_path / "trials" / "0000" / "rank0.log"
+
+    def begin():
+        path.parent.mkdir(parents=True)
+        path.write_text("hello\n")
+        with (tmp_path / LOG_NAME).open("ab") as log:
+            log.write(b"".join(lines[3:]))
+
+    with lease(tmp_path):
+        beginning = threading.Timer(0.3, begin)
+        beginning.start()
+        done = logs(str(tmp_path), "0", "--follow")
+        beginning.join()
+        assert done.exit_code == 0, done.output
+        assert done.stdout == "hello\n"
+        assert done.stderr == f"trial 0 waits for its turn; its output will be in {path}\n"
+
+
+def test_logs_do_not_wait_for_what_will_never_come(tmp_path, lines):
+    (tmp_path / LOG_NAME).write_bytes(b"".join(lines[:3]))
+    assert "no such log" in logs(str(tmp_path), "0", "--follow").stderr  # nobody runs the study
+    with lease(tmp_path):
+        assert "no such log" in logs(str(tmp_path), "0", "--rank", "1", "--follow").stderr
+
+
 def test_run_refuses_a_held_study_before_it_starts_anything(tmp_path, monkeypatch):
     from sweeps.recipe import dump_recipe
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,10 @@ from mir.errors import ConfigError
 from orchestrator.cli import app
 from orchestrator.commands.changes import changed
 from orchestrator.commands.preflight import check_data, check_folder, check_tracking, this_machine
+from orchestrator.journal import Journal
 from orchestrator.views.plan import space_facts
 from orchestrator.views.preview import preview
+from sweeps.recipe import load_recipe
 from sweeps.spec import SweepSpec
 
 
@@ -58,7 +61,7 @@ def test_plan_json_is_the_resolved_recipe(recipe: Path) -> None:
 
 
 def test_plan_says_when_a_job_does_not_fit(recipe: Path) -> None:
-    done = invoke("plan", str(recipe), "--set", "resources.workers=4096")
+    done = invoke("plan", str(recipe), "--set", "resources.cpus_per_worker=4096")
     assert done.exit_code == 0
     assert "do not fit here" in done.output
 
@@ -198,3 +201,39 @@ def test_this_machine_has_a_processor() -> None:
     ((cpus, gpus),) = this_machine().nodes
     assert cpus >= 1
     assert gpus >= 0
+
+
+@pytest.mark.parametrize("verb", ["plan", "run"])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("tracking.uri=http://127.0.0.1:1", "tracking.uri: http://127.0.0.1:1 cannot be reached"),
+        ("tracking.uri=sqlite:////no/such/x.db", "tracking.uri: sqlite:////no/such/x.db: /no/such"),
+        ("study.storage=postgres@host", "study.storage: 'postgres@host' cannot be used"),
+        ("study.storage=sqlite:////no/such/x.db", "study.storage: sqlite:////no/such/x.db: /no"),
+        ("study.warm_start=[/no/such/study]", "study.warm_start: /no/such/study does not exist"),
+        ("study.start=[{learning_rate: 9.0}]", "study.start.0: learning_rate"),
+        ("resources.workers=3", "resources.workers: "),
+        ("base.optim.samples=99999", "the study was begun with another recipe"),
+    ],
+)
+def test_plan_refuses_what_run_would_and_in_the_same_words(verb, change, words, recipe):
+    with closing(Journal(make_folder("runs/quickstart"))) as journal:
+        journal.session(load_recipe(recipe))
+    done = invoke(verb, str(recipe), "--set", change)
+    assert done.exit_code == 2, done.output
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_trials_beyond_the_grid_are_refused_on_the_command_line_too(recipe):
+    rewrite(recipe, "sampler: gp", "sampler: grid")
+    done = invoke("plan", str(recipe), "--trials", "99999999")
+    assert done.exit_code == 2
+    assert "budget.trials: 99999999 is more than the grid's" in done.stderr
+
+
+def make_folder(name: str) -> Path:
+    folder = Path(name)
+    folder.mkdir(parents=True)
+    return folder
