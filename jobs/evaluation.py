@@ -127,10 +127,11 @@ def _taken(
             bad[error.reason] += 1
             tried = len(taken) + bad.total()
             if too_many_bad(bad.total(), tried, limit):
+                section = "evaluate" if origin.startswith("evaluate.") else "data"
                 raise DataError(
                     f"{origin}: {bad.total()} of {tried} samples could not be used, more than "
-                    f"max_bad_fraction {limit:g} allows ({tally(bad)}; the last: {error}): mend "
-                    "the data or raise the limit"
+                    f"{section}.max_bad_fraction {limit:g} allows ({tally(bad)}; the last: "
+                    f"{error}): mend the data or raise the limit"
                 ) from error
     if len(taken) < count:
         raise ConfigError(

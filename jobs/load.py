@@ -17,7 +17,7 @@ from jobs.checkpoint import (
 )
 from jobs.model.build import Built, build_model
 from jobs.model.lora import updates
-from jobs.model.names import MARK, part_of, plain_name
+from jobs.model.names import MARK, part_of, plain_name, updated_weights
 from jobs.spec import JobSpec
 from mir.errors import DataError
 
@@ -65,7 +65,8 @@ def build_job(spec: JobSpec, attention: str | None = None) -> Built:
     """
     chain = _chain(spec)
     # The first job drew the parts that are made anew; what has not learnt since is still that.
-    built = build_model(spec.model, chain[0][1].seed if chain else spec.seed, attention)
+    first = chain[0][1].seed if chain else spec.seed
+    built = build_model(spec.model, first, attention, lora_seed=spec.seed)
     for checkpoint, job in chain:
         _go_on_from(checkpoint, job, built.model)
     return built
@@ -83,13 +84,11 @@ def _chain(spec: JobSpec) -> list[tuple[Checkpoint, JobSpec]]:
 @torch.no_grad()
 def _go_on_from(checkpoint: Checkpoint, job: JobSpec, model: nn.Module) -> None:
     """Make the model what that of the earlier `job` was. Its LoRA is folded into the weights, in
-    float64, so that the same comes out wherever it is done."""
+    float64, so that float32 keeps next to nothing of how it was added up."""
     weights = checkpoint.weights()
     own = {plain_name(n): value for n, value in model.state_dict().items() if MARK not in n}
-    lora = job.model.learns.lora
-    added = {} if lora is None else updates(weights, lora, model)
     given = {plain_name(n): value for n, value in weights.items() if MARK not in n}
-    odd = [n for n in added if n not in own]
+    odd = [n for n in updated_weights(weights) if n not in own]
     odd += [n for n, value in given.items() if n not in own or own[n].shape != value.shape]
     whole = {part_of(n) for n in given} - checkpoint.frozen.keys()  # all of these had learnt
     parameters = {plain_name(n) for n, _ in model.named_parameters() if MARK not in n}
@@ -103,5 +102,6 @@ def _go_on_from(checkpoint: Checkpoint, job: JobSpec, model: nn.Module) -> None:
     require_same_frozen(f"start: {checkpoint.path}", checkpoint.frozen, now)
     for name, value in given.items():
         own[name].copy_(value)
-    for name, update in added.items():
+    lora = job.model.learns.lora
+    for name, update in updates(weights, lora, model) if lora is not None else ():
         own[name].copy_(own[name].double() + update)

@@ -45,7 +45,7 @@ from jobs.place import Dismissal, Place
 from jobs.scoring import Scorer
 from jobs.spec import JobSpec
 from jobs.versions import versions
-from mir.errors import DivergedError, MirsweepError, NonFiniteError
+from mir.errors import ClusterError, DivergedError, MirsweepError, NonFiniteError
 
 CHECKPOINTS = "checkpoints"
 _FRESH = Progress(samples=0, step=0, scored=-1, ranks=0)
@@ -113,9 +113,10 @@ class _Run:
         """Everything from Started to the terminal event."""
         try:
             yield from self._events()
-        except MirsweepError:
-            # These end a job for good. No other rank is asked: they may wait for the next step.
-            yield from self._added_up([self._loader.take_skipped()])
+        except MirsweepError as error:
+            # A job that ends for good. No other rank is asked: they may wait for the next step.
+            if not isinstance(error, ClusterError):  # restarted, it reads and tells the same again
+                yield from self._added_up([self._loader.take_skipped()])
             raise
 
     def _events(self) -> Iterator[Event]:
@@ -136,9 +137,9 @@ class _Run:
                 yield self._meter.read(self._samples, result, self._loader.take_wait())
             if score:
                 yield self._score_or_spare()
-            leaving = result.stop is not None and not isinstance(result.stop, Dismissal)
-            if save_now or leaving:
+            if save_now or result.stop is not None:
                 yield from self._skipped()
+            if save_now or not isinstance(result.stop, Dismissal | None):
                 yield from self._save()
             if result.stop is not None:
                 yield from _told(self._writer.wait())

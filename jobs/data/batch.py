@@ -87,9 +87,11 @@ def join(
         [False] * len(prompt) + [True] * len(row) for prompt, row in zip(prompts, rows, strict=True)
     ]
     rows = [[*prompt, *row] for prompt, row in zip(prompts, rows, strict=True)]
+    later = [text for turns in texts for turn in turns[1:] for text in turn]
+    encoded = iter(tokens(later, tokenizer) if later else [])
     for turns, row, mask in zip(texts, rows, learnt, strict=True):
-        for prompt, caption in turns[1:]:
-            given, answer = tokens([prompt, caption], tokenizer)
+        for _ in turns[1:]:
+            given, answer = next(encoded), next(encoded)
             row += [*given, *answer, tokenizer.eos_token_id]
             mask += [False] * len(given) + [True] * (len(answer) + 1)
         del row[max_tokens:], mask[max_tokens:]

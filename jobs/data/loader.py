@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from jobs.data.batch import Batch, Prepare, join, pixels, tokens
 from jobs.data.build import open_source
 from jobs.data.caps import capped_weights
-from jobs.data.errors import BadSample, tally, too_many_bad
+from jobs.data.errors import MIN_READS, BadSample, tally, too_many_bad
 from jobs.data.grouping import LengthGroups, Order
 from jobs.data.sample import Sample, Source
 from jobs.data.stream import MixtureStream
@@ -211,14 +211,17 @@ class BatchLoader(Iterator[Batch]):
         name, first = self._order.pick(position)
         source = self._sources[name]
         read.visits += 1
-        for step in range(len(source)):
+        # Where so many in a row are bad the job ends anyway, at once and not hours later.
+        tries = len(source) if self._spec.max_bad_fraction == 1 else min(len(source), MIN_READS)
+        for step in range(tries):
             try:
                 return source[(first + step) % len(source)]
             except BadSample as bad:
                 if step == 0:  # the others have turns of their own
                     read.skipped[name, bad.reason] += 1
                 read.last_bad = bad
+        which = f"its {tries} samples" if tries == len(source) else f"{tries} samples in a row"
         raise DataError(
-            f"data.sources.{name}: none of its {len(source)} samples can be used "
+            f"data.sources.{name}: none of {which} can be used "
             f"(the last: {read.last_bad}): check its pictures and captions"
         )

@@ -212,7 +212,7 @@ def _joined(entries: list[Entry], path: str, field: str) -> list[Entry]:
     told = [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
     if found != [] and not told:
         raise DataError(f"{path}: no list of objects under annotations: give VQA's annotations")
-    by_question = {str(one.get("question_id")): one for one in told}
+    by_question = {str(one["question_id"]): one for one in told if "question_id" in one}
     return [
         e if isinstance(e, str) else {**by_question.get(str(e.get("question_id")), {}), **e}
         for e in entries

@@ -88,7 +88,7 @@ class _Share:
 
 def _questions(spec: EvaluateSpec, loaded: Loaded, share: _Share) -> None:
     source = open_source(spec.questions, "evaluate.questions")
-    limit = first_job(loaded.spec).data.max_bad_fraction
+    limit = spec.max_bad_fraction
     asked = take(
         source, spec.question_count, "evaluate.question_count", "evaluate.questions", limit
     )
@@ -110,7 +110,7 @@ def _captions(spec: EvaluateSpec, loaded: Loaded, share: _Share) -> None:
     source = open_source(spec.captions or job.data.validation, "evaluate.captions")
     samples = take(
         source, spec.caption_count, "evaluate.caption_count", "evaluate.captions",
-        job.data.max_bad_fraction,
+        spec.max_bad_fraction,
     )  # fmt: skip
     groups = groups_of(samples, spec.match_choices)
     if not groups:

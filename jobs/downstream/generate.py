@@ -57,8 +57,8 @@ def require_room(model: Llava, positions: int, shots: int) -> None:
     most = positions_of(model)
     if most is not None and positions > most:
         raise ConfigError(
-            f"evaluate.shots: {shots} solved examples need {positions} positions, the language "
-            f"model has {most}: use fewer"
+            f"evaluate.shots: a question after {shots} solved examples needs {positions} "
+            f"positions, the language model has {most}: use fewer, or a lower max_new_tokens"
         )
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from jobs.engine.group import device_of
+from jobs.features import FOLDER
 from jobs.features.scope import picture_name, scope_of
 from jobs.features.store import FeatureStore
 from jobs.model.build import Built
@@ -25,7 +26,6 @@ from jobs.spec import JobSpec
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-FOLDER = "features"
 _GIB = 2**30
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _log = logging.getLogger(__name__)

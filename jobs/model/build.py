@@ -26,10 +26,13 @@ class Built:
     image_processor: Any
 
 
-def build_model(spec: ModelSpec, seed: int, attention: str | None = None) -> Built:
+def build_model(
+    spec: ModelSpec, seed: int, attention: str | None = None, lora_seed: int | None = None
+) -> Built:
     """Load the two pre-trained parts and initialise the rest from `seed`, on the CPU in float32.
 
     attention: transformers' name of the language model's attention, None for its default.
+    lora_seed: LoRA's own, None for `seed`.
     The caller's random state is left as it was. Raises ConfigError for what cannot be loaded or
     does not fit together.
     """
@@ -51,7 +54,7 @@ def build_model(spec: ModelSpec, seed: int, attention: str | None = None) -> Bui
             projector(torch.zeros(1, vision.tower.tokens, vision.tower.width))
     moca = None if spec.moca is None else _moca(spec.moca, language.model, language.width, seed)
     if spec.learns.lora is not None:
-        attach_lora(language.model, spec.learns.lora, seed)
+        attach_lora(language.model, spec.learns.lora, seed if lora_seed is None else lora_seed)
     learning = what_learns(
         spec.learns,
         vision=vision.tower,

@@ -96,11 +96,17 @@ class Llava(nn.Module):
         return {part: sum(map(_numel, ps)) for part, ps in self.parameter_groups().items()}
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode of what learns; what is frozen stays in evaluation mode."""
+        """Set the mode of what learns; what is frozen stays in evaluation mode.
+
+        So do batch norms: their statistics are no parameters, would differ between ranks, and
+        those of a few samples are worse than those of the encoder's pre-training.
+        """
         super().train(False)
         self.training = mode
         for module in self._modes:
             module.train(mode)
+            for norm in filter(_is_batch_norm, module.modules()):
+                norm.eval()
         return self
 
     def encode(self, pixels_BCHW: Tensor) -> Tensor:
@@ -184,6 +190,10 @@ class Llava(nn.Module):
             return
         with self.moca.positions(tokens.vision_mask):
             yield
+
+
+def _is_batch_norm(module: nn.Module) -> bool:
+    return isinstance(module, nn.modules.batchnorm._BatchNorm)
 
 
 def _numel(parameter: nn.Parameter) -> int:

@@ -47,20 +47,20 @@ def merge_lora(language: nn.Module) -> None:
         setattr(parent, name, layer.get_base_layer())
 
 
-def updates(trained: Mapping[str, Tensor], spec: LoraSpec, model: nn.Module) -> dict[str, Tensor]:
-    """What trained LoRA weights add to the weights of their layers, float64, by the plain name of
-    these and in the layout that they have in `model`, with LoRA of its own or without.
+def updates(
+    trained: Mapping[str, Tensor], spec: LoraSpec, model: nn.Module
+) -> Iterator[tuple[str, Tensor]]:
+    """What trained LoRA weights add to the weights of their layers, one at a time: the plain name
+    of the weight, and the update in float64 and in the layout that the weight has in `model`, which
+    may have LoRA of its own.
     """
     modules = {plain_name(path + ".")[:-1]: module for path, module in model.named_modules()}
-    found = {}
     for name, down_RI in trained.items():
         layer, mark, _ = name.partition(f"{MARK}A.")
         if mark:
             up_OR = trained[name.replace(f"{MARK}A.", f"{MARK}B.")]
             update_OI = spec.alpha / spec.rank * (up_OR.double() @ down_RI.double())
-            turned = _transposed(modules.get(layer))
-            found[f"{layer}.weight"] = update_OI.T if turned else update_OI
-    return found
+            yield f"{layer}.weight", update_OI.T if _transposed(modules.get(layer)) else update_OI
 
 
 def lora_modules(language: nn.Module) -> list[nn.Module]:

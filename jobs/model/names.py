@@ -18,6 +18,11 @@ def plain_name(name: str) -> str:
     return name.replace(_BASE, ".")
 
 
+def updated_weights(trained: Collection[str]) -> set[str]:
+    """Plain names of the weights that trained LoRA parameters add to."""
+    return {f"{name.partition(MARK)[0]}.weight" for name in trained if MARK in name}
+
+
 def wrapped_name(plain: str, trained: Collection[str]) -> str:
     """What the parameter `plain` was called in the job that trained the parameters `trained`."""
     layer, _, kind = plain.rpartition(".")

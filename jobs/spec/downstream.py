@@ -61,6 +61,7 @@ class Evaluation(Frozen):
         source of the pre-training job behind the checkpoint.
     match_choices: captions, or pictures, to choose from, the right one among them.
     max_new_tokens: longest answer; answers are greedy, so the same model answers alike.
+    max_bad_fraction: share of bad samples of a source beyond which the job ends; of 1,000 at least.
     """
 
     questions: SourceSpec
@@ -73,6 +74,7 @@ class Evaluation(Frozen):
     match_choices: Annotated[int, Field(ge=2)] = 4
     max_new_tokens: PositiveInt = 8
     batch_size: PositiveInt = 16
+    max_bad_fraction: Annotated[float, Field(ge=0, le=1)] = 0.01
     precision: Literal["fp32", "bf16"] = "fp32"
 
     @model_validator(mode="after")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from jobs.events import Evaluated, Event, Failed, FailureKind, Finished, Stopped
@@ -105,9 +106,14 @@ class Downstream:
                 spec=self._job(work),
                 resources=self._resources,
                 folder=folder if work.stage == "fine-tune" else folder / "evaluate",
-                shared=self._results.study,
+                shared=self._shared(work),
             )
         )
+
+    def _shared(self, work: _Work) -> Path | None:
+        """Where features are kept: a trained encoder's own would only fill the study's cache."""
+        learnt = work.candidate.trial.job.model.learns.vision_from is not None
+        return None if learnt else self._results.study
 
     def _job(self, work: _Work) -> FinetuneSpec | EvaluateSpec:
         """The job of the present stage."""

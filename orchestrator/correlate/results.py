@@ -12,7 +12,8 @@ import shutil
 from pathlib import Path
 
 from jobs.events import Evaluated
-from jobs.spec import Frozen
+from jobs.features import FOLDER as FEATURES
+from jobs.spec import Frozen, JobSpec
 from jobs.spec.downstream import DownstreamSpec
 from mir.errors import MirsweepError
 from orchestrator.correlate.choose import Candidate
@@ -22,10 +23,11 @@ FOLDER = "correlate"
 
 class Result(Frozen):
     """One trial's downstream scores. checkpoint: name of what was fine-tuned or evaluated, without
-    its folder, as a study may be moved."""
+    its folder, as a study may be moved. job: which made it."""
 
     trial: int
     checkpoint: str
+    job: JobSpec | None = None
     evaluated: Evaluated
 
 
@@ -56,18 +58,25 @@ class Results:
         if not path.exists():
             return None
         found = Result.model_validate_json(path.read_text(encoding="utf-8"))
-        # Earlier versions put a digest before the name.
-        return found if Path(found.checkpoint).name == candidate.checkpoint.name else None
+        # Earlier versions put a digest before the name, and kept no job.
+        same = Path(found.checkpoint).name == candidate.checkpoint.name
+        return found if same and found.job in (None, candidate.trial.job) else None
 
     def put(self, candidate: Candidate, evaluated: Evaluated, *, keep: bool) -> Result:
         """Keep a result; the fine-tuned checkpoint goes unless it is to be kept."""
         number = candidate.trial.number
-        result = Result(trial=number, checkpoint=candidate.checkpoint.name, evaluated=evaluated)
+        result = Result(
+            trial=number,
+            checkpoint=candidate.checkpoint.name,
+            job=candidate.trial.job,
+            evaluated=evaluated,
+        )
         aside = self._path(number).with_suffix(".part")
         aside.write_text(result.model_dump_json(indent=1), encoding="utf-8")
         aside.replace(self._path(number))
         if not keep:
-            shutil.rmtree(self.work_folder(number) / "checkpoints", ignore_errors=True)
+            for name in ("checkpoints", FEATURES):
+                shutil.rmtree(self.work_folder(number) / name, ignore_errors=True)
         return result
 
     def _path(self, trial: int) -> Path:

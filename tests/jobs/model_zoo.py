@@ -32,6 +32,10 @@ ENCODERS = {
         16,
     ),
 }  # fmt: skip
+# With batch norms, whose statistics are no parameters.
+RESNET = {
+    "model_type": "resnet", **_GRID, "embedding_size": 8, "layer_type": "basic",
+}  # fmt: skip
 WITH_CLASS_TOKEN = ("clip", "dinov2", "dinov2-registers", "vit")
 DECODERS = {
     "llama": {"model_type": "llama", **_WORDS},

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from model_zoo import DECODERS, ENCODERS, batch_for, model_of, moved, spec
+from model_zoo import DECODERS, ENCODERS, RESNET, batch_for, model_of, moved, spec
 from pydantic import ValidationError
 
 from jobs.model.build import build_model
 from jobs.model.lora import merge_lora, updates
-from jobs.model.names import part_of, plain_name
+from jobs.model.names import part_of, plain_name, updated_weights
 from jobs.spec import ModelSpec
 from jobs.spec.trainable import LoraSpec
 from mir.errors import ConfigError
@@ -92,7 +92,8 @@ def test_lora_starts_as_nothing_learns_alone_and_merges_away(decoder):
     assert not torch.allclose(learnt, plain(batch), atol=1e-4)
     trained = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
     for other in (plain, model):
-        added = updates(trained, LoraSpec(**LORA), other)
+        added = dict(updates(trained, LoraSpec(**LORA), other))
+        assert added.keys() == updated_weights(trained)
         weights = {plain_name(n): p for n, p in other.named_parameters()}
         assert all(update.shape == weights[name].shape for name, update in added.items())
     merge_lora(model.language)
@@ -102,6 +103,19 @@ def test_lora_starts_as_nothing_learns_alone_and_merges_away(decoder):
     torch.testing.assert_close(model(batch), learnt)
     assert model.language.state_dict().keys() == plain.language.state_dict().keys()
     merge_lora(model.language)
+
+
+def test_batch_norms_keep_the_statistics_of_their_pre_training():
+    """They are in no checkpoint, and each rank would have its own."""
+    given = spec(vision={"random": RESNET}, trainable={"vision_from": "all"})
+    model = build_model(given, seed=0).model
+    before = {name: value.clone() for name, value in model.named_buffers()}
+    assert any("running_mean" in name for name in before)
+    model.train()
+    model(batch_for("convnext")).backward()
+    assert all(torch.equal(before[name], value) for name, value in model.named_buffers())
+    norms = [n for n, p in model.named_parameters() if "normalization" in n and p.requires_grad]
+    assert norms and set(norms) <= moved(model)
 
 
 def test_lora_is_drawn_from_the_seed_and_counted():

@@ -7,12 +7,13 @@ from data_files import write_listing
 from tiny_job import events_of, make_world, spec_of
 
 from jobs.data.build import open_source
+from jobs.engine.deepspeed_engine import Engine
 from jobs.evaluation import take
-from jobs.events import Failed, Finished, Scored, Skipped, Started
-from jobs.place import Place
+from jobs.events import Failed, Finished, Scored, Skipped, Started, Stopped
+from jobs.place import Dismissal, Place
 from jobs.run import run_job
 from jobs.spec import SourceSpec
-from mir.errors import ConfigError, DataError
+from mir.errors import ClusterError, ConfigError, DataError
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -67,6 +68,39 @@ def test_what_was_skipped_is_told_where_a_job_ends_for_another_reason(base, tmp_
     assert sum(count for _, _, count in skips(events)) > 0
 
 
+@pytest.mark.parametrize("reason", ["paused", Dismissal("pruned")])
+def test_what_was_skipped_is_told_by_a_job_that_is_asked_to_leave(base, tmp_path, reason):
+    source = web(tmp_path / "web", bad=20)
+    spec = spec_of(
+        base, data={"sources": {"web": source}, "max_bad_fraction": 1.0},
+        optim={"global_batch": 20, "samples": 80}, checkpoint={"every_samples": None},
+    )  # fmt: skip
+    polls = iter(range(9))
+    stop = {"stop_requested": lambda: reason if next(polls) == 1 else None}
+    events = events_of(spec, tmp_path / "job", **stop)
+    assert isinstance(events[-1], Stopped)
+    assert sum(count for _, _, count in skips(events)) == 20
+    assert (tmp_path / "job" / "checkpoints").exists() is (reason == "paused")
+
+
+def test_a_store_that_drops_out_is_no_reason_to_tell(base, tmp_path, monkeypatch):
+    """The job is restarted, and reads and tells the same samples again."""
+    spec = spec_of(
+        base, data={"sources": {"web": web(tmp_path / "web", bad=20)}, "max_bad_fraction": 1.0},
+        optim={"global_batch": 20, "samples": 80}, checkpoint={"every_samples": None},
+    )  # fmt: skip
+    taken, step = iter(range(9)), Engine.step
+
+    def dropping(*args):
+        if next(taken) == 2:
+            raise ClusterError("s3://pictures: connection reset by peer")
+        return step(*args)
+
+    monkeypatch.setattr(Engine, "step", dropping)
+    events = events_of(spec, tmp_path / "job")
+    assert isinstance(events[-1], Failed) and not skips(events)
+
+
 def test_bad_samples_of_what_is_scored_on_are_told_once(base, tmp_path):
     """Both walks over one source meet the same bad ones; a resumed run has told them before."""
     spec = spec_of(
@@ -115,7 +149,8 @@ def test_samples_taken_for_an_evaluation_say_in_the_log_what_was_skipped(tmp_pat
     assert record.getMessage() == (
         "evaluate.questions: skipped 6 of 36 samples (entry is not UTF-8 3, caption empty 3)"
     )
-    with pytest.raises(DataError, match=r"evaluate\.questions: 2 of 4 samples .* 0\.001"):
+    limit = r"evaluate\.questions: 2 of 4 samples .* evaluate\.max_bad_fraction 0\.001"
+    with pytest.raises(DataError, match=limit):
         take(source, 30, "evaluate.question_count", "evaluate.questions", 0.001)
     with pytest.raises(ConfigError, match="only 30 usable samples"):
         take(source, 31, "evaluate.question_count", "evaluate.questions", 0.01)

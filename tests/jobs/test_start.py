@@ -26,6 +26,10 @@ LEARNS = {
     "lora alone": {**LORA, "projector": False},
     "encoder": {"vision_from": 1},
 }
+GPT2 = {
+    "model_type": "gpt2", "n_embd": 24, "n_layer": 2, "n_head": 2, "vocab_size": 32,
+    "n_positions": 128, "bos_token_id": 1, "eos_token_id": 2, "tie_word_embeddings": True,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +92,42 @@ def test_it_begins_as_the_model_that_the_checkpoint_is(world, trained, tmp_path,
 def test_what_learns_anew_is_learnt_on_top(world, trained, tmp_path):
     base, _ = world
     start = trained("lora")
-    assert isinstance(finetune(base, start, "wider lora", tmp_path, rate=1e-2), Finished)
-    assert (logits(tmp_path) - logits(start)).abs().max() > 1e-3
+    assert isinstance(finetune(base, start, "wider lora", tmp_path, rate=1e-3), Finished)
+    now, then = logits(tmp_path), logits(start)
+    fresh = spec_of(base, model={"trainable": LEARNS["wider lora"]}, optim={"samples": 4})
+    assert isinstance(events_of(fresh, tmp_path / "fresh")[-1], Finished)
+    moved, far = (now - then).abs().max(), (now - logits(tmp_path / "fresh")).abs().max()
+    assert 0 < moved < far / 2
+
+
+@pytest.mark.parametrize("stage", [0, 3])
+def test_tied_words_turned_layers_and_moca_come_along(tmp_path, stage):
+    """GPT-2 keeps its weights as [in, out] and its words twice under one name."""
+    base = make_world(tmp_path)
+    language = {"random": GPT2, "tokenizer": str(tmp_path / "llama")}
+    model = {"language": language, "trainable": {"lora": {"rank": 4}}, "moca": {"init_std": 0.1}}
+    spec = spec_of(base, model=model, optim={"samples": 8})
+    assert isinstance(events_of(spec, tmp_path / "pre")[-1], Finished)
+    last = finetune(
+        base, tmp_path / "pre", "language", tmp_path / "fine", deepspeed={"zero_stage": stage}
+    )
+    assert isinstance(last, Finished), last
+    now, then = logits(tmp_path / "fine"), logits(tmp_path / "pre")
+    torch.testing.assert_close(now, then, rtol=0, atol=1e-6)
+    moca = [load_checkpoint(find_checkpoint(str(tmp_path / n))).model.moca for n in ("pre", "fine")]
+    kept = [m.state_dict() for m in moca]
+    assert kept[0] and all(torch.equal(value, kept[1][name]) for name, value in kept[0].items())
+
+
+def test_lora_is_drawn_from_the_fine_tunes_own_seed(world, trained, tmp_path):
+    base, _ = world
+    drawn = []
+    for seed in (1, 2):
+        last = finetune(base, trained("lora"), "lora", tmp_path / f"{seed}", seed=seed)
+        assert isinstance(last, Finished), last
+        drawn.append(load_file(find_checkpoint(str(tmp_path / f"{seed}")) / "weights.safetensors"))
+    names = [name for name in drawn[0] if ".lora_A." in name]
+    assert names and not any(torch.equal(drawn[0][name], drawn[1][name]) for name in names)
 
 
 @pytest.mark.parametrize("after", ["projector", "language", "lora"])

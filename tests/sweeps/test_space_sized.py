@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from PIL import Image
+from sweeps_scores import ask
 
 from jobs.data.build import open_source
 from jobs.data.stream import MixtureStream
@@ -59,7 +60,7 @@ def seen(job: JobSpec) -> dict[str, int]:
 
 def test_the_natural_start_sees_every_source_equally_often(recipe: Path, tmp_path: Path) -> None:
     study = Study(load_recipe(recipe), tmp_path)
-    trials = [study.ask() for _ in range(2)]
+    trials = [ask(study) for _ in range(2)]
     natural = [t for t in trials if t.shown["mixture/web"] == pytest.approx(0.75)]
     assert len(natural) == 1
     counts = seen(natural[0].job)
