@@ -84,7 +84,8 @@ class _Run:
         # Dropout differs by rank; parts that are made anew do not, they have the spec's seed.
         torch.manual_seed(spec.seed * 1_000_003 + place.rank)
         built = build_job(spec, _attention(spec, place))
-        require_room(built.model, spec)
+        caption, prefix = spec.data.max_caption_tokens, len(built.model.prefix_ids)
+        require_room(built.model, "data.max_caption_tokens", caption, prefix)
         frozen = frozen_parts(built.model, spec) if place.rank == 0 else {}
         self._features = open_features(spec, built, place)
         if self._features is not None:

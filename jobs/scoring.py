@@ -19,6 +19,7 @@ from jobs.evaluation import EvaluationSet, evaluation_set, pad_rows
 from jobs.events import GuardReading
 from jobs.features.cache import FeatureCache
 from jobs.model.build import Built
+from jobs.model.length import require_room
 from jobs.model.llava import Llava
 from jobs.place import Place
 from jobs.spec import JobSpec
@@ -83,6 +84,8 @@ class Scorer:
         self._samples = spec.data.validation_samples
         whole = evaluation_set(spec, built.tokenizer, built.model.prefix_ids)
         self.skipped, self._prefix_ids = whole.skipped, whole.prefix_ids
+        longest = max(map(len, whole.text_ids))
+        require_room(built.model, "score.max_text_tokens", longest, len(whole.prefix_ids))
         self.protocol = Protocol(
             variant=spec.score.variant,
             pairs=spec.score.pairs,

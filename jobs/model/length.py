@@ -1,4 +1,4 @@
-"""How many positions a language model can read, and whether a job asks for more."""
+"""How many positions a language model can read, and whether a text still fits behind a picture."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 import torch
 
 from jobs.model.llava import Llava
-from jobs.spec import JobSpec
 from mir.errors import ConfigError
 
 
@@ -18,10 +17,11 @@ def positions_of(model: Llava) -> int | None:
     return None if most is None else int(most)
 
 
-def require_room(model: Llava, spec: JobSpec) -> None:
-    """Raise ConfigError where prefix, picture and text of a job need more positions than there are.
+def require_room(model: Llava, field: str, tokens: int, prefix: int) -> None:
+    """Raise ConfigError where prefix, picture and text need more positions than there are.
 
-    Rotary models would read on beyond their length without a word, and badly.
+    Rotary models would read on beyond their length without a word, and badly. field: what limits
+    the text. tokens, prefix: token counts after and before the picture.
     """
     most = positions_of(model)
     if most is None:
@@ -29,19 +29,14 @@ def require_room(model: Llava, spec: JobSpec) -> None:
     tower: Any = model.vision
     with torch.no_grad():
         vision = model.projector(torch.zeros(1, tower.tokens, tower.width)).shape[1]
-    left = most - vision - len(model.prefix_ids)
-    wanted = {
-        "data.max_caption_tokens": spec.data.max_caption_tokens,
-        "score.max_text_tokens": spec.score.max_text_tokens,
-    }
-    for field, tokens in wanted.items():
-        if tokens > left:
-            remedy = (
-                f"use {left} or fewer"
-                if left > 0
-                else "take a projector that gives fewer, such as 'pixel-shuffle' or 'resampler64'"
-            )
-            raise ConfigError(
-                f"{field}: {tokens} text tokens after {vision} vision tokens do not fit into the "
-                f"{most} positions of {spec.model.language}: {remedy}"
-            )
+    beyond = prefix + vision + tokens - most
+    if beyond > 0:
+        remedy = (
+            f"make it {beyond} less"
+            if tokens > beyond
+            else "take a projector that gives fewer, such as 'pixel-shuffle' or 'resampler64'"
+        )
+        raise ConfigError(
+            f"{field}: {tokens} text tokens after {vision} vision tokens do not fit into the "
+            f"{most} positions of the language model: {remedy}"
+        )

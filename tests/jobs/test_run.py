@@ -174,16 +174,21 @@ def test_what_the_user_got_wrong_is_one_line(base, tmp_path, changes, kind, word
     [
         (
             {"data": {"max_caption_tokens": 124}},
-            r"max_caption_tokens: 124 .* use 123 or fewer",
+            r"max_caption_tokens: 124 .* make it 1 less",
         ),
-        ({"score": {"max_text_tokens": 500}}, r"score.max_text_tokens: 500 .* use 123 or fewer"),
+        ({"score": {"template": "plain"}}, r"score.max_text_tokens: 200 .* make it 77 less"),
+        ({"score": {"template": "chat"}}, r"score.max_text_tokens: 20\d .* make it [78]\d less"),
         ({"model": {"projector": "resampler128"}}, r"128 vision tokens .* gives fewer"),
     ],
 )
 def test_more_positions_than_the_language_model_has_are_refused(base, tmp_path, changes, words):
+    if "score" in changes:
+        (tmp_path / "long.txt").write_text("\n".join([" red" * 300] * 6))
+        texts = {"source": str(tmp_path / "long.txt")}
+        changes = {"score": {**changes["score"], "texts": texts, "max_text_tokens": 200}}
     last = events_of(spec_of(base, **changes), tmp_path)[-1]
     assert isinstance(last, Failed) and last.kind == "bad-configuration", last
-    assert re.search(words, last.reason)
+    assert re.search(words, last.reason), last.reason
 
 
 def test_a_folder_with_another_jobs_checkpoint_is_refused(base, tmp_path):
