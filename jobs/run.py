@@ -113,14 +113,14 @@ class _Run:
     def events(self) -> Iterator[Event]:
         """Everything from Started to the terminal event."""
         try:
-            yield from self._events()
+            yield from self._story()
         except MirsweepError as error:
             # A job that ends for good. No other rank is asked: they may wait for the next step.
             if not isinstance(error, ClusterError):  # restarted, it reads and tells the same again
                 yield from self._added_up([self._loader.take_skipped()])
             raise
 
-    def _events(self) -> Iterator[Event]:
+    def _story(self) -> Iterator[Event]:
         yield self._started()
         if self._samples == 0:  # all ranks read the same
             yield from self._scorer.skipped

@@ -22,9 +22,9 @@ from jobs.data.listing import (
     check_caption,
     parse_entry,
 )  # fmt: skip
+from jobs.data.prompt import check_prompt
 from jobs.data.sample import Source, Turn, text_of
 from jobs.data.store import OpenFile, folder_of, name_of, open_folder, open_listing
-from jobs.data.vqa import check_prompt
 from jobs.spec import SourceSpec
 from mir.errors import ConfigError, DataError
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import re
 import string
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -29,6 +28,7 @@ from jobs.data.listing import (
     parse_entry,
     parse_json,
 )  # fmt: skip
+from jobs.data.prompt import asked, check_prompt
 from jobs.data.sample import Sample, Source
 from jobs.data.store import Folder, open_folder, open_listing
 from jobs.spec import SourceSpec
@@ -107,27 +107,6 @@ class QuestionSource:
             return self._image_name.format(image_id=number)
         except ValueError as error:
             raise BadSample("image_id does not fit image_name", key) from error
-
-
-def asked(
-    image: Any, question: str, answers: tuple[str, ...], key: str, prompt: str, ending: str = ""
-) -> Sample:
-    """A question as a sample: the answer follows the prompt after a blank, as in running text.
-
-    ending: what is learnt after the answer, before the end of the sequence.
-    """
-    answer = Counter(answers).most_common(1)[0][0] + ending
-    return Sample(
-        image=image, caption=f" {answer}", key=key, answers=answers,
-        prompt=prompt.replace("{question}", question),
-    )  # fmt: skip
-
-
-def check_prompt(prompt: str, field: str) -> str:
-    """The prompt as it is; ConfigError unless the question has a place in it."""
-    if "{question}" not in prompt:
-        raise ConfigError(f"{field}.prompt: {prompt!r} has no {{question}}: say where it goes")
-    return prompt
 
 
 def check_image_name(pattern: str, field: str) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from jobs.data.prompt import asked, check_prompt
 from jobs.data.sample import Sample
-from jobs.data.vqa import asked, check_prompt
 from jobs.spec import SourceSpec
 from jobs.world.questions import questions_at
 from jobs.world.scenes import SPLITS, Split, render, scene_at
