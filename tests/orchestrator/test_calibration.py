@@ -88,6 +88,12 @@ def test_a_job_that_fails_says_why(tmp_path):
         calibrated(lost, tmp_path)
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """Not where a person may have run a study of the recipe's name."""
+    monkeypatch.chdir(tmp_path)
+
+
 def test_a_machine_that_cannot_hold_the_job_is_named_as_the_reason():
     recipe = str(Path(sweeps.__file__).parent / "recipes" / "quickstart.yaml")
     large = ["--set", "resources.workers=100000", "--set", "base.optim.global_batch=100000"]

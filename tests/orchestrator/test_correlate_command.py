@@ -107,7 +107,8 @@ def test_a_study_of_other_models_needs_a_recipe(study, view, monkeypatch) -> Non
 @pytest.mark.parametrize(
     "recipe", [p.name for p in sorted(RECIPES.glob("*.yaml")) if "real" not in p.name]
 )
-def test_every_recipe_of_the_embedded_world_passes_plan(recipe, monkeypatch) -> None:
+def test_every_recipe_of_the_embedded_world_passes_plan(recipe, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)  # not where a person may have run the study
     monkeypatch.setattr("orchestrator.commands.preflight._TRIES", 1)
     result = CliRunner().invoke(app, ["plan", str(RECIPES / recipe)])
     assert result.exit_code == 0, result.output
