@@ -70,5 +70,6 @@ def run(rank: int, ranks: int, folder: str) -> None:
     held = sum(p.numel() for p in engine.module.parameters())
     torch.save((reports, held / whole), Path(folder, f"rank-{rank}.pt"))
     dist.destroy_process_group()
-    # A thread of DeepSpeed's or gloo's may abort a process that ends by itself (seen once, on a busy machine).
+    # A thread of DeepSpeed's or gloo's may abort a process that ends by itself: seen once, on a
+    # busy machine.
     os._exit(0)
