@@ -18,8 +18,9 @@ thawed     trial, reason, compared_from      a trial that a rule had paused will
 requeued   trial, state, reason, counted     a job ended early and its trial will run again
              + event                         the job's last word, where it said one
              + micro_batch, shape            where it ran out of memory
+             + until                         when it ended, where its controller died before that
 ended      trial, state, reason, objective   a trial reached its final state
-             + event                         the job's last word, where it said one
+             + event, until                  as above
 note       text                              a word about the sweep as a whole
 held       note                              people paused it: from now on no time counts
 resumed    note                              people let it go on
@@ -153,6 +154,7 @@ def _session(view: SweepView | None, record: Record) -> SweepView:
     return replace(
         view,
         spec=spec,
+        trials={number: _orphaned(t, view.updated) for number, t in view.trials.items()},
         asked=asked,
         seconds=view.elapsed,
         session=now,
@@ -162,6 +164,13 @@ def _session(view: SweepView | None, record: Record) -> SweepView:
         note="",
         code_version=code,
     )
+
+
+def _orphaned(trial: TrialView, at: float) -> TrialView:
+    """A job that was running has ended with its controller, even if nobody has said so yet."""
+    if trial.launched is None or trial.left is not None:
+        return trial
+    return replace(trial, left=at)
 
 
 def _extended(view: SweepView, record: Record) -> SweepView:
@@ -225,6 +234,7 @@ def _launched(trial: TrialView, record: Record) -> TrialView:
         attempt=record.data["attempt"],
         started=record.time if trial.started is None else trial.started,
         launched=record.time,
+        left=None,
     )
 
 
@@ -261,12 +271,14 @@ def _thawed(trial: TrialView, record: Record) -> TrialView:
 
 def _left(trial: TrialView, record: Record) -> TrialView:
     """The trial with the time of the attempt that is over added up."""
-    ran = 0.0 if trial.launched is None else max(0.0, record.time - trial.launched)
+    until = record.data.get("until", record.time)
+    ran = 0.0 if trial.launched is None else max(0.0, until - trial.launched)
     samples = (record.data.get("event") or {}).get("samples", 0)
     return replace(
         trial,
         seconds=trial.seconds + ran,
         launched=None,
+        left=None,
         waiting="",
         samples=max(trial.samples, samples),
     )

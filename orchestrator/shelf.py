@@ -24,7 +24,7 @@ _ON_DISK = frozenset(
 _IN_MEMORY = (
     "number", "state", "reason", "attempt", "samples", "feasible", "violation", "started", "ended",
     "verdict", "verdict_reason", "verdict_samples", "objective", "restarts", "seconds", "launched",
-    "redone", "workers", "waiting", "resumed", "compared_from",
+    "left", "redone", "workers", "waiting", "resumed", "compared_from",
 )  # fmt: skip
 
 

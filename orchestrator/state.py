@@ -57,7 +57,8 @@ class TrialView:
         samples it was spoken at. A trial that is PRUNE and not final is being stopped.
     objective: what Optuna is told at the end, lower is better; None for failed trials.
     restarts: restarts after failures; a preemption or a restart of the controller does not count.
-    seconds: time in RUNNING over all attempts; launched: since when, None while it does not run.
+    seconds: time in RUNNING over all attempts; launched: since when, None while it does not run;
+        left: when its controller was last heard of, None where it has not died meanwhile.
     redone: samples seen again because an attempt ended after its newest checkpoint.
     workers: its number of ranks, None for the recipe's. waiting: for what it waits before it can
         run, '' where it does not.
@@ -92,6 +93,7 @@ class TrialView:
     restarts: int = 0
     seconds: float = 0.0
     launched: float | None = None
+    left: float | None = None
     redone: int = 0
     workers: int | None = None
     waiting: str = ""
