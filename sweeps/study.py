@@ -22,7 +22,8 @@ from sweeps.draws import Stored
 from sweeps.history import ALSO, ERROR, PAUSED, history
 from sweeps.identity import MAY_CHANGE, identity, recorded_change
 from sweeps.objective import direction
-from sweeps.samplers import make_sampler
+from sweeps.points import uniform
+from sweeps.samplers import ExhaustedError, make_sampler
 from sweeps.seeds import seed_of
 from sweeps.space import space_of
 from sweeps.spec import SweepSpec
@@ -125,7 +126,7 @@ class Study:
 
         Asked again, perhaps by another process, it goes on with what the storage has of this trial.
         Raises RefusedError if the point is no valid job, the trial is then told as failed;
-        ExhaustedError, with nothing begun, if the sampler has no point left.
+        ExhaustedError, with nothing begun, if nothing is given and the sampler has no point left.
         """
         with storage_errors(self._url):
             there = self._find(number)
@@ -134,7 +135,7 @@ class Study:
             stored = {} if there is None else there.params
             values = self._whole({**given, **stored})
             if values is None:
-                values = {**self._proposed(number), **given}
+                values = self._proposed(number, given)
             return self._made(self._begun(number), values)
 
     def restore(self, number: int, raw: Raw, shown: Shown) -> None:
@@ -276,13 +277,18 @@ class Study:
         if _SHOWN not in trial.user_attrs:
             trial.set_user_attr(_SHOWN, shown)
 
-    def _proposed(self, number: int) -> Raw:
-        """The sampler's choice."""
+    def _proposed(self, number: int, given: Raw) -> Raw:
+        """The sampler's choice of what is not given; a random one where it has no point left."""
         sign = 1.0 if direction(self.sweep.study.objective) == "minimize" else -1.0
         told = [t for t in history(self._trials(), sign) if t.number != number]
-        chosen = self._sampler.propose(number, told)
         seed = seed_of(self.sweep.study.seed, number)
-        return dict(kept_apart(self._cube, chosen, told, seed))
+        try:
+            chosen = self._sampler.propose(number, told)
+        except ExhaustedError:
+            if not given:
+                raise
+            chosen = self._cube.values(uniform(seed, self._cube.dimensions))
+        return {**kept_apart(self._cube, chosen, told, seed), **given}
 
     def _whole(self, values: Raw) -> Raw | None:
         """The point that these values are, None where they are not all of one."""

@@ -267,6 +267,19 @@ def test_a_sweep_ends_when_every_point_of_its_grid_is_tried(tmp_path):
     check(spec, folder, more)
 
 
+def test_what_a_point_in_the_queue_lacks_is_drawn_when_the_grid_is_tried(tmp_path):
+    """It was never tried, on this and every later run, and kept back those behind it."""
+    space = {"warmup_ratio": {"low": 0.0, "high": 0.5}}
+    spec, folder = sweep(9, space, sampler="grid", grid_levels=2), tmp_path / "study"
+    assert "all 4 points of the grid are tried" in run(spec, folder).note
+    for point in ({RATE: 0.05}, {RATE: 0.06, "warmup_ratio": 0.1}):
+        post(folder, Request(verb="enqueue", point=point))
+    more = run(spec, folder)
+    assert [more.trials[n].params[RATE] for n in (5, 6)] == pytest.approx([0.05, 0.06])
+    assert "all 4 points of the grid are tried" in more.note
+    check(spec, folder, more)
+
+
 def test_a_study_that_failed_for_want_of_grid_points_is_usable_again(tmp_path):
     """As earlier versions left it: FAILED in the log, RUNNING without parameters in Optuna."""
     spec, folder = sweep(4, **GRID), tmp_path / "study"
