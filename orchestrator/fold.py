@@ -348,7 +348,7 @@ def _heard(trial: TrialView, event: Event) -> TrialView:
                 counted=trial.counted[:kept],
                 feasible=trial.counted[kept - 1] if kept else None,
                 violation=trial.violation if kept == len(trial.scores) else "",
-                skipped=trial.skipped if samples else {},
+                skips=tuple(skip for skip in trial.skips if samples and skip.samples <= samples),
             )
         case Step():
             point = StepPoint(
@@ -359,9 +359,7 @@ def _heard(trial: TrialView, event: Event) -> TrialView:
             samples = max(trial.samples, event.samples)  # it is told when it is on the disk
             return replace(trial, samples=samples, checkpoint=event.path)
         case Skipped():
-            key = f"{event.source}: {event.reason}"
-            skipped = {**trial.skipped, key: trial.skipped.get(key, 0) + event.count}
-            return replace(trial, skipped=skipped)
+            return replace(trial, skips=(*trial.skips, event))
         case _:
             return trial
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from jobs.events import Scored
+from jobs.events import Scored, Skipped
 from jobs.spec import JobSpec
 from sweeps.axes import Raw
 from sweeps.decision import Verdict
@@ -80,7 +80,7 @@ class TrialView:
     feasible: bool | None = None
     violation: str = ""
     checkpoint: str | None = None
-    skipped: dict[str, int] = field(default_factory=dict)
+    skips: tuple[Skipped, ...] = ()
     started: float | None = None
     ended: float | None = None
     counted: tuple[bool, ...] = ()
@@ -114,6 +114,15 @@ class TrialView:
     def mir(self) -> float | None:
         """The newest MIR, whether feasible or not."""
         return self.scores[-1].mir["mir"] if self.scores else None
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """How many samples could not be used, by source and reason."""
+        found: dict[str, int] = {}
+        for skip in self.skips:
+            key = f"{skip.source}: {skip.reason}"
+            found[key] = found.get(key, 0) + skip.count
+        return found
 
     def value(self, objective: str) -> float | None:
         """The newest score's value of an objective, whether feasible or not."""
