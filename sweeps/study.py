@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from jobs.spec import JobSpec
 from mir.errors import ConfigError, DivergedError, MirsweepError
 from sweeps.apart import kept_apart
-from sweeps.axes import Raw, Shown, Value
+from sweeps.axes import Raw, Shown, same_point
 from sweeps.cube import Cube
 from sweeps.draws import Stored
 from sweeps.history import ALSO, ERROR, PAUSED, history
@@ -117,7 +117,7 @@ class Study:
                 return []
         points: list[Raw] = []
         for point in map(self.space.encode, self._start(earlier)):
-            if not any(_same(point, other) for other in points):
+            if not any(same_point(point, other) for other in points):
                 points.append(point)
         return points[begun:]
 
@@ -354,14 +354,3 @@ class Study:
         spec = self.sweep.study
         best = start_points(self.space, map(earlier, spec.warm_start), spec.warm_points)
         return [self.space.start(), *map(self.space.point, spec.start), *best]
-
-
-def _same(a: Raw, b: Raw) -> bool:
-    """Whether two points are one, but for rounding."""
-    return a.keys() == b.keys() and all(_near(a[name], b[name]) for name in a)
-
-
-def _near(a: Value, b: Value) -> bool:
-    if isinstance(a, float) and isinstance(b, float):
-        return math.isclose(a, b, rel_tol=1e-5)
-    return a == b
