@@ -101,7 +101,7 @@ def advance(view: SweepView | None, record: Record) -> SweepView:
 
 
 def _queued(view: SweepView, record: Record) -> SweepView:
-    return replace(view, queue=(*(view.queue or ()), *record.data["points"]))
+    return replace(view, queue=(*view.queue, *record.data["points"]), seeded=True)
 
 
 def _begun(view: SweepView, trial: TrialView) -> SweepView:
@@ -177,8 +177,8 @@ def _extended(view: SweepView, record: Record) -> SweepView:
     budget = BudgetSpec.model_validate(record.data["budget"])
     taken = view.requests | {record.data["request"]} if "request" in record.data else view.requests
     spec = view.spec.model_copy(update={"budget": budget})
-    more = replace(view, spec=spec, requests=taken)
-    return _queued(more, record) if "points" in record.data else more
+    queue = (*view.queue, *record.data.get("points", ()))
+    return replace(view, spec=spec, requests=taken, queue=queue)
 
 
 def _known(model: type[Spec], data: dict[str, Any]) -> Spec:

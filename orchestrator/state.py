@@ -144,8 +144,9 @@ class SweepView:
     micro_batches: sizes that an out-of-memory failure lowered, by shape of the job.
     requests: what people asked for and has been carried out, where twice would be too much.
     asked: the budget of the newest `mirsweep run`; `spec` has the one that counts.
-    queue: points to be tried next, as raw parameters; what they leave out is chosen. None in a log
-        that was begun before it had them. next_trial: the first number without a trial.
+    queue: points to be tried next, as raw parameters; what they leave out is chosen. seeded:
+        whether the log has had those to try first; not so in a log that was begun before it had
+        them, or lost them. next_trial: the first number without a trial.
     busy: seconds of all attempts that are over, as of jobs on the recipe's number of ranks.
     samples: seen by all trials, repeats included.
     """
@@ -164,7 +165,8 @@ class SweepView:
     busy: float = 0.0
     samples: int = 0
     asked: BudgetSpec | None = None
-    queue: tuple[Raw, ...] | None = None
+    queue: tuple[Raw, ...] = ()
+    seeded: bool = False
     next_trial: int = 0
     requests: frozenset[str] = frozenset()
 

@@ -33,7 +33,7 @@ def extended(spec: SweepSpec, request: Request) -> SweepSpec:
 def failed_points(view: SweepView) -> list[Shown]:
     """Points of failed trials that no later trial has tried again, and none is about to."""
     trials = [trial for _, trial in sorted(view.trials.items())]
-    space, points = space_of(view.spec), [*(trial.raw for trial in trials), *(view.queue or ())]
+    space, points = space_of(view.spec), [*(trial.raw for trial in trials), *view.queue]
     return [
         trial.params
         for i, trial in enumerate(trials)

@@ -19,7 +19,7 @@ from orchestrator.executors.inline import InlineExecutor
 from orchestrator.fold import load_view
 from orchestrator.front import transfers
 from orchestrator.journal import Journal
-from orchestrator.mend import rebuild
+from orchestrator.mend import rebuild, repair_log
 from orchestrator.state import TrialState
 from orchestrator.trackers.memory import MemoryTracker
 from sweeps.spec import BudgetSpec
@@ -231,7 +231,7 @@ def test_a_log_without_a_queue_goes_on_with_the_start_points_that_it_lacks(tmp_p
     lines = (folder / LOG_NAME).read_bytes().splitlines(keepends=True)
     old = [record for record in map(decode, lines) if record.kind != "queued"]
     (folder / LOG_NAME).write_bytes(b"".join(encode(replace(r, n=n)) for n, r in enumerate(old)))
-    assert load_view(folder).queue is None
+    assert not load_view(folder).seeded
     rebuild(folder, None)
     view = run(spec, folder)
     assert [view.trials[n].params[RATE] for n in (1, 2)] == pytest.approx([0.011, 0.022])
@@ -248,6 +248,24 @@ def test_a_point_that_was_refused_is_not_drawn_anew(tmp_path):
     assert tracker.closed
     (trial,) = [t for t in Study(spec, folder)._trials() if t.state.name == "FAIL"]
     assert trial.params == {f"optim.{BATCH}": 11, f"optim.{RATE}": 1e-2}
+
+
+def test_a_log_that_lost_only_its_queue_still_tries_the_start_points(tmp_path):
+    """Points that an `extended` record brings are no sign that the others were ever queued."""
+    start = ({RATE: 0.011}, {RATE: 0.022})
+    spec, folder = sweep(5, start=start), tmp_path / "study"
+    run(spec.model_copy(update={"budget": BudgetSpec(trials=1)}), folder)
+    post(folder, Request(verb="enqueue", point={RATE: 0.044}))
+    run(spec.model_copy(update={"budget": BudgetSpec(trials=1)}), folder)
+    lines = (folder / LOG_NAME).read_bytes().splitlines(keepends=True)
+    lost = next(n for n, line in enumerate(lines) if decode(line).kind == "queued")
+    (folder / LOG_NAME).write_bytes(b"".join([*lines[:lost], b"#\n", *lines[lost + 1 :]]))
+    repair_log(folder)
+    rebuild(folder, None)
+    view = run(spec, folder)
+    rates = [trial.params[RATE] for _, trial in sorted(view.trials.items())]
+    assert sorted(rates[1:4]) == pytest.approx([0.011, 0.022, 0.044])
+    check(spec, folder, view)
 
 
 GRID = {"sampler": "grid", "grid_levels": 3}
