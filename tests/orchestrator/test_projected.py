@@ -11,7 +11,7 @@ import pytest
 from small_world import FakeJobs, Killed, make_sweep
 from test_recovery import TOLD, outcome
 
-from mir.errors import ConfigError
+from mir.errors import ClusterError, ConfigError
 from orchestrator.control import Request, post
 from orchestrator.controller import Controller
 from orchestrator.eventlog import LOG_NAME, decode, encode, read_records
@@ -105,6 +105,18 @@ def test_a_trial_that_the_log_never_had_is_not_run_beyond_the_budget(tmp_path):
     assert len(jobs.ran) == 4
     larger = run(spec.model_copy(update={"budget": BudgetSpec(trials=6)}), tmp_path / "study", jobs)
     check(larger.spec, tmp_path / "study", larger)
+
+
+def test_another_folders_study_in_a_shared_storage_is_not_offered_up_unawares(tmp_path):
+    url = f"sqlite:///{tmp_path / 'shared.db'}"
+    view = run(sweep(1, storage=url), tmp_path / "one")
+    words = r"trial 0 is COMPLETE in Optuna and not in the event log\. If the study 'small' in .*"
+    words += r"shared\.db is another folder's, give this one a study\.storage of its own or "
+    words += r"another name: `mirsweep rebuild` deletes it there and makes it again from this log"
+    with pytest.raises(ClusterError, match=words):
+        run(sweep(1, storage=url), tmp_path / "two")
+    run(sweep(1, storage=f"sqlite:///{tmp_path / 'own.db'}"), tmp_path / "two")
+    check(view.spec, tmp_path / "one", view)
 
 
 BATCHES = {BATCH: {"low": 8, "high": 16, "integer": True}}
