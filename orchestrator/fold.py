@@ -6,7 +6,7 @@ session    spec, pid, host, code_version     a controller begins; the first open
 extended   budget                            people gave the sweep a larger one
               + request, points               the request that asked for it, for points of its own
 queued     points                            to be tried next, in order; raw parameters as given
-asked      trial, params, raw, job           Optuna suggested a trial
+asked      trial, params, raw, job           a trial has its point: chosen, queued, or refused
              + workers                       where the search chose its number of ranks
 waits      trial, reason                     a trial has no room to run
 placed     trial                             a launched trial that had to wait has its room now

@@ -89,7 +89,7 @@ class Journal:
         self._write("queued", {"points": [dict(point) for point in points]})
 
     def asked(self, trial: Trial) -> None:
-        """Optuna suggested a trial."""
+        """A trial has its point: chosen, queued, or refused as no valid job."""
         data = {"params": trial.shown, "raw": trial.raw, "job": trial.job.to_json()}
         ranks = {} if trial.workers is None else {"workers": trial.workers}
         self._write("asked", {"trial": trial.number, **data, **ranks})

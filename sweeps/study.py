@@ -21,7 +21,7 @@ from sweeps.cube import Cube
 from sweeps.draws import Stored
 from sweeps.history import ALSO, ERROR, PAUSED, history
 from sweeps.identity import MAY_CHANGE, identity, recorded_change
-from sweeps.objective import direction
+from sweeps.objective import direction, turned
 from sweeps.points import uniform
 from sweeps.samplers import ExhaustedError, make_sampler
 from sweeps.seeds import seed_of
@@ -212,8 +212,8 @@ class Study:
             for t in trials
             if t.value is not None and all(v <= 0 for v in t.constraints.values())
         ]
-        sign = 1 if direction(self.sweep.study.objective) == "minimize" else -1
-        return min(found, key=lambda best: sign * best.value, default=None)
+        objective = self.sweep.study.objective
+        return min(found, key=lambda best: turned(objective, best.value), default=None)
 
     def states(self) -> dict[int, str]:
         """Optuna's state by number: WAITING, RUNNING, COMPLETE, PRUNED or FAIL."""

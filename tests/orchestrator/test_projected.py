@@ -14,10 +14,10 @@ from test_recovery import TOLD, outcome
 from mir.errors import ClusterError, ConfigError
 from orchestrator.control import Request, post
 from orchestrator.controller import Controller
+from orchestrator.earlier import transfers
 from orchestrator.eventlog import LOG_NAME, decode, encode, read_records
 from orchestrator.executors.inline import InlineExecutor
 from orchestrator.fold import load_view
-from orchestrator.front import transfers
 from orchestrator.journal import Journal
 from orchestrator.mend import rebuild, repair_log
 from orchestrator.state import TrialState
