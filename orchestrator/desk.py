@@ -82,7 +82,8 @@ class Desk:
             case None:
                 return None
             case Exhausted(reason):
-                self.exhausted = reason
+                if not view.queue:  # else it was asked for before those points were given
+                    self.exhausted = reason
                 return None
             case Refused(number=number, raw=raw, reason=reason):
                 self.journal.asked(Trial(number, raw, self.spec.base, {}))

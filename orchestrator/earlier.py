@@ -1,14 +1,15 @@
-"""Earlier studies that a sweep is seeded from, as their logs have them."""
+"""Earlier studies that a sweep is seeded from, by their logs, and how far they were right."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from mir.errors import ConfigError
+from mir.errors import ConfigError, MirsweepError
 from orchestrator.eventlog import LOG_NAME
 from orchestrator.fold import load_view
+from orchestrator.state import SweepView
 from orchestrator.views.standing import counts, objective_of
-from sweeps.transfer import Earlier
+from sweeps.transfer import Earlier, transfer
 
 
 def earlier(study: str, objective: str) -> list[Earlier]:
@@ -34,3 +35,27 @@ def earlier(study: str, objective: str) -> list[Earlier]:
         if counts(trial)
     ]
     return sorted(found, key=lambda trial: (trial.value, trial.number))
+
+
+def transfers(view: SweepView) -> list[str]:
+    """How each study that this one was seeded from ranks the variants that both have finished.
+
+    One sentence each, also where a study cannot be read any more.
+    """
+    spec = view.spec.study
+    if not spec.warm_start:
+        return []
+    mine = [
+        (trial.params, objective_of(view.spec, trial.scores[-1]))
+        for _, trial in sorted(view.trials.items())
+        if counts(trial)
+    ]
+    found = []
+    for study in spec.warm_start:
+        try:
+            theirs = earlier(study, spec.objective)
+        except MirsweepError as error:
+            found.append(str(error))
+        else:
+            found.append(str(transfer(Path(study).name, theirs, mine)))
+    return found

@@ -6,7 +6,7 @@ session    spec, pid, host, code_version     a controller begins; the first open
 extended   budget                            people gave the sweep a larger one
               + request, points               the request that asked for it, for points of its own
 queued     points                            to be tried next, in order; raw parameters as given
-asked      trial, params, raw, job           Optuna suggested a trial
+asked      trial, params, raw, job           a trial has its point: chosen, queued, or refused
              + workers                       where the search chose its number of ranks
 waits      trial, reason                     a trial has no room to run
 placed     trial                             a launched trial that had to wait has its room now
@@ -18,8 +18,9 @@ thawed     trial, reason, compared_from      a trial that a rule had paused will
 requeued   trial, state, reason, counted     a job ended early and its trial will run again
              + event                         the job's last word, where it said one
              + micro_batch, shape            where it ran out of memory
+             + until                         when it ended, where its controller died before that
 ended      trial, state, reason, objective   a trial reached its final state
-             + event                         the job's last word, where it said one
+             + event, until                  as above
 note       text                              a word about the sweep as a whole
 held       note                              people paused it: from now on no time counts
 resumed    note                              people let it go on
@@ -100,7 +101,7 @@ def advance(view: SweepView | None, record: Record) -> SweepView:
 
 
 def _queued(view: SweepView, record: Record) -> SweepView:
-    return replace(view, queue=(*(view.queue or ()), *record.data["points"]))
+    return replace(view, queue=(*view.queue, *record.data["points"]), seeded=True)
 
 
 def _begun(view: SweepView, trial: TrialView) -> SweepView:
@@ -153,6 +154,7 @@ def _session(view: SweepView | None, record: Record) -> SweepView:
     return replace(
         view,
         spec=spec,
+        trials={number: _orphaned(t, view.updated) for number, t in view.trials.items()},
         asked=asked,
         seconds=view.elapsed,
         session=now,
@@ -164,12 +166,19 @@ def _session(view: SweepView | None, record: Record) -> SweepView:
     )
 
 
+def _orphaned(trial: TrialView, at: float) -> TrialView:
+    """A job that was running has ended with its controller, even if nobody has said so yet."""
+    if trial.launched is None or trial.left is not None:
+        return trial
+    return replace(trial, left=at)
+
+
 def _extended(view: SweepView, record: Record) -> SweepView:
     budget = BudgetSpec.model_validate(record.data["budget"])
     taken = view.requests | {record.data["request"]} if "request" in record.data else view.requests
     spec = view.spec.model_copy(update={"budget": budget})
-    more = replace(view, spec=spec, requests=taken)
-    return _queued(more, record) if "points" in record.data else more
+    queue = (*view.queue, *record.data.get("points", ()))
+    return replace(view, spec=spec, requests=taken, queue=queue)
 
 
 def _known(model: type[Spec], data: dict[str, Any]) -> Spec:
@@ -225,6 +234,7 @@ def _launched(trial: TrialView, record: Record) -> TrialView:
         attempt=record.data["attempt"],
         started=record.time if trial.started is None else trial.started,
         launched=record.time,
+        left=None,
     )
 
 
@@ -261,12 +271,14 @@ def _thawed(trial: TrialView, record: Record) -> TrialView:
 
 def _left(trial: TrialView, record: Record) -> TrialView:
     """The trial with the time of the attempt that is over added up."""
-    ran = 0.0 if trial.launched is None else max(0.0, record.time - trial.launched)
+    until = record.data.get("until", record.time)
+    ran = 0.0 if trial.launched is None else max(0.0, until - trial.launched)
     samples = (record.data.get("event") or {}).get("samples", 0)
     return replace(
         trial,
         seconds=trial.seconds + ran,
         launched=None,
+        left=None,
         waiting="",
         samples=max(trial.samples, samples),
     )
@@ -336,7 +348,7 @@ def _heard(trial: TrialView, event: Event) -> TrialView:
                 counted=trial.counted[:kept],
                 feasible=trial.counted[kept - 1] if kept else None,
                 violation=trial.violation if kept == len(trial.scores) else "",
-                skipped=trial.skipped if samples else {},
+                skips=tuple(skip for skip in trial.skips if samples and skip.samples <= samples),
             )
         case Step():
             point = StepPoint(
@@ -347,9 +359,7 @@ def _heard(trial: TrialView, event: Event) -> TrialView:
             samples = max(trial.samples, event.samples)  # it is told when it is on the disk
             return replace(trial, samples=samples, checkpoint=event.path)
         case Skipped():
-            key = f"{event.source}: {event.reason}"
-            skipped = {**trial.skipped, key: trial.skipped.get(key, 0) + event.count}
-            return replace(trial, skipped=skipped)
+            return replace(trial, skips=(*trial.skips, event))
         case _:
             return trial
 

@@ -14,7 +14,7 @@ from collections import defaultdict
 from orchestrator.desk import Desk
 from orchestrator.endings import Ending
 from orchestrator.state import TrialState, TrialView
-from sweeps.objective import direction
+from sweeps.objective import turned
 from sweeps.stopping import Standing
 
 ASKED = 8
@@ -38,11 +38,10 @@ class Frozen:
         """A rule has paused this trial."""
         trial = self._desk.trial(number)
         objective = self._desk.spec.study.objective
-        sign = 1.0 if direction(objective) == "minimize" else -1.0
         value = trial.value(objective)
         self._values[number] = (
             trial.scores[-1].samples,
-            math.inf if value is None else sign * value,
+            math.inf if value is None else turned(objective, value),
         )
 
     def thaw(self, *, idle: bool) -> TrialView | None:

@@ -89,7 +89,7 @@ class Journal:
         self._write("queued", {"points": [dict(point) for point in points]})
 
     def asked(self, trial: Trial) -> None:
-        """Optuna suggested a trial."""
+        """A trial has its point: chosen, queued, or refused as no valid job."""
         data = {"params": trial.shown, "raw": trial.raw, "job": trial.job.to_json()}
         ranks = {} if trial.workers is None else {"workers": trial.workers}
         self._write("asked", {"trial": trial.number, **data, **ranks})
@@ -167,7 +167,7 @@ class Journal:
         """A job ended early and its trial will run again. lowered: shape and micro-batch."""
         more = {} if lowered is None else {"shape": lowered[0], "micro_batch": lowered[1]}
         data = {"trial": trial, "state": state, "reason": reason, "counted": counted, **more}
-        self._write("requeued", {**data, **_last_word(event)})
+        self._write("requeued", {**data, **_last_word(event), **self._until(trial)})
 
     def ended(
         self,
@@ -182,8 +182,13 @@ class Journal:
         assert state.final
         assert not self.view.trials[trial].state.final, f"trial {trial} ended twice"
         data = {"trial": trial, "state": state, "reason": reason, "objective": objective}
-        self._write("ended", {**data, **_last_word(event)})
+        self._write("ended", {**data, **_last_word(event), **self._until(trial)})
         self._last_step.pop(trial, None)
+
+    def _until(self, trial: int) -> dict[str, Any]:
+        """When the job ended, where that was with an earlier controller."""
+        left = self.view.trials[trial].left
+        return {} if left is None else {"until": left}
 
     def note(self, text: str) -> None:
         """A word about the sweep as a whole; said once."""

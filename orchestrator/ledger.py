@@ -9,10 +9,10 @@ from statistics import NormalDist, fmean, stdev
 
 from orchestrator.budget import devices, seconds_used, unit
 from orchestrator.state import SweepView, TrialState, TrialView
-from orchestrator.views.standing import best_trial, counts
+from orchestrator.views.standing import best_trial, counts, objective_of
 from orchestrator.views.text import number, percent
 from sweeps.decision import Verdict
-from sweeps.objective import direction, objective_error, objective_value
+from sweeps.objective import objective_error
 
 ENOUGH = 3  # complete trials without which nothing is said about the course of others
 
@@ -114,25 +114,25 @@ def _wasted(trial: TrialView) -> float:
 def _expected_wrong(
     view: SweepView, stopped: Sequence[TrialView], trials: Sequence[TrialView]
 ) -> float | None:
-    objective = view.spec.study.objective
-    sign = 1.0 if direction(objective) == "minimize" else -1.0
+    spec = view.spec
     complete = [trial for trial in trials if counts(trial)]
     if len(complete) < ENOUGH:
         return None
-    best = min(sign * objective_value(objective, trial.scores[-1]) for trial in complete)
+    best = min(objective_of(spec, trial.scores[-1]) for trial in complete)
     total = 0.0
     for trial in stopped:
         if not trial.feasible:
             continue
         last = trial.scores[-1]
         gains = [
-            sign * (objective_value(objective, t.scores[-1]) - objective_value(objective, score))
+            objective_of(spec, t.scores[-1]) - objective_of(spec, score)
             for t in complete
             for score in t.scores
             if score.samples == last.samples
         ]
         if len(gains) >= ENOUGH:
-            spread = math.hypot(stdev(gains), objective_error(objective, last)) or 1e-12
-            expected = sign * objective_value(objective, last) + fmean(gains)
+            error = objective_error(spec.study.objective, last)
+            spread = math.hypot(stdev(gains), error) or 1e-12
+            expected = objective_of(spec, last) + fmean(gains)
             total += NormalDist(expected, spread).cdf(best)
     return total

@@ -12,6 +12,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from mir.errors import ClusterError
+from orchestrator.desk import TRIALS, trial_folder
 from orchestrator.eventlog import LOG_NAME, Record, decode, encode
 from orchestrator.fold import fold_all, load_view
 from orchestrator.lease import lease
@@ -39,7 +40,8 @@ class Repair:
 
 def repair_log(folder: Path) -> Repair:
     """Leave out the damaged records of a study's log; where the rest makes no sense without them,
-    cut the log before the first one. The log as it was stays beside it.
+    cut the log before the first one. The log as it was stays beside it, and so do the files of
+    trials that it no longer has: their numbers come again with other jobs.
 
     Raises ClusterError if another controller runs the study or no session record can be read.
     """
@@ -56,10 +58,29 @@ def repair_log(folder: Path) -> Repair:
                 f"{len(found) - whole} whole records after record {whole}: they make no sense "
                 "without it"
             )
-        backup = path.with_name(f"{LOG_NAME}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
+        mark = f"damaged-{time.strftime('%Y%m%d-%H%M%S')}"
+        backup = path.with_name(f"{LOG_NAME}.{mark}")
         shutil.copy2(path, backup)
+        view = fold_all(kept)
+        assert view is not None, "a session was found"
+        lost += _set_aside(folder, view, mark)
         _write(path, [replace(record, n=n) for n, record in enumerate(kept)])
     return Repair(kept=len(kept), lost=tuple(lost), backup=backup)
+
+
+def _set_aside(folder: Path, view: SweepView, mark: str) -> list[str]:
+    """Move the folders of trials that the view lacks out of the way; says which."""
+    known = {trial_folder(folder, number) for number in view.trials}
+    there = (path for path in (folder / TRIALS).glob("*") if path.name.isdigit())
+    gone = sorted(path for path in there if path not in known)
+    if not gone:
+        return []
+    aside = folder / f"{TRIALS}.{mark}"
+    aside.mkdir(exist_ok=True)
+    for path in gone:
+        path.rename(aside / path.name)
+    names = ", ".join(path.name for path in gone)
+    return [f"trials {names} are not in the log any more: their files are in {aside}"]
 
 
 def _readable(lines: list[bytes]) -> tuple[list[Record], list[str], int]:

@@ -17,6 +17,7 @@ from orchestrator.ports import Suggester, Tracker
 from orchestrator.state import SweepView, TrialState, TrialView
 from sweeps.objective import objective_error, objective_value
 from sweeps.spec import SweepSpec
+from sweeps.storage import IN_MEMORY, without_password
 
 OPTUNA = {
     "COMPLETE": TrialState.COMPLETE,
@@ -86,34 +87,39 @@ def project_study(view: SweepView, study: Suggester, folder: Path) -> None:
     states = study.states()
     for number, state in sorted(states.items()):
         if number not in view.trials and state in ("COMPLETE", "PRUNED"):
-            raise ClusterError(
-                f"{folder}: trial {number} is {state} in Optuna and not in the event log. "
-                "`mirsweep rebuild` makes Optuna's study again from the log"
-            )
+            what = f"trial {number} is {state} in Optuna and not in the event log."
+            raise ClusterError(f"{folder}: {what} {_remedy(view.spec)}")
     for number, trial in sorted(view.trials.items()):
         found = states.get(number)
         if found in OPTUNA and OPTUNA[found] is trial.state:
             continue
         if found in OPTUNA:
-            raise ClusterError(
-                f"{folder}: trial {number} is {found} in Optuna but {trial.state} in the "
-                "event log. `mirsweep rebuild` makes Optuna's study again from the log"
-            )
-        _make_again(study, trial, folder)
+            what = f"trial {number} is {found} in Optuna but {trial.state} in the event log."
+            raise ClusterError(f"{folder}: {what} {_remedy(view.spec)}")
+        _make_again(study, trial, view.spec, folder)
         report(study, trial, view.spec.study.objective)
         study.paused(number, paused=trial.frozen)
         tell(study, trial, view.spec)
 
 
-def _make_again(study: Suggester, trial: TrialView, folder: Path) -> None:
+def _remedy(spec: SweepSpec) -> str:
+    if spec.study.storage in (None, IN_MEMORY):
+        return "`mirsweep rebuild` makes Optuna's study again from the log"
+    where = without_password(spec.study.storage)
+    return (
+        f"If the study '{spec.name}' in {where} is another folder's, give this one a study.storage "
+        "of its own or another name: `mirsweep rebuild` deletes it there and makes it again from "
+        "this log"
+    )
+
+
+def _make_again(study: Suggester, trial: TrialView, spec: SweepSpec, folder: Path) -> None:
     try:
         study.restore(trial.number, trial.raw, trial.params)
     except ClusterError:
         raise
     except MirsweepError as error:
-        raise ClusterError(
-            f"{folder}: {error} `mirsweep rebuild` makes Optuna's study again from the log"
-        ) from error
+        raise ClusterError(f"{folder}: {error} {_remedy(spec)}") from error
 
 
 def project_tracker(view: SweepView, log: Path, tracker: Tracker, trials: set[int]) -> None:

@@ -23,12 +23,12 @@ _LOST = "its controller ended; runs again from its newest checkpoint"
 def begin_session(journal: Journal, study: Suggester, spec: SweepSpec) -> None:
     """Write that a controller begins, and, where the log has none, the points to try first."""
     found = journal.found
-    begun, queue = (0, None) if found is None else (len(found.trials), found.queue)
+    begun, seeded = (0, False) if found is None else (len(found.trials), found.seeded)
     points: list[Raw] = []
-    if queue is None:  # errors in it leave no session behind
+    if not seeded:  # errors in it leave no session behind
         points = study.first(begun, lambda other: earlier(other, spec.study.objective))
     journal.session(spec)
-    if queue is None:
+    if not seeded:
         journal.queued(points)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.state import SweepView, TrialState, TrialView
-from sweeps.objective import direction
+from sweeps.objective import turned
 from sweeps.spec import SweepSpec
 
 CHECKPOINTS = "checkpoints"
@@ -68,13 +68,12 @@ def _of_trial(trial: TrialView | None, mine: list[Stored]) -> Iterator[tuple[Sto
 def _complete(view: SweepView, numbers: Collection[int]) -> list[int]:
     """Complete trials from best to worst; what does not count comes last."""
     objective = view.spec.study.objective
-    sign = -1.0 if direction(objective) == "maximize" else 1.0
 
     def rank(number: int) -> tuple[bool, float, int]:
         trial = view.trials[number]
         value = trial.value(objective)
-        turned = math.inf if value is None or not math.isfinite(value) else sign * value
-        return not trial.feasible, turned, number
+        known = math.inf if value is None else turned(objective, value)
+        return not trial.feasible, known if math.isfinite(known) else math.inf, number
 
     complete = (n for n in numbers if _state(view, n) is TrialState.COMPLETE)
     return sorted(complete, key=rank)

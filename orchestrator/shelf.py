@@ -19,12 +19,12 @@ from orchestrator.state import SweepView, TrialView
 IN_HAND = 64
 """How many ended trials stay whole in memory, those looked at last."""
 _ON_DISK = frozenset(
-    {"job", "params", "raw", "steps", "scores", "counted", "skipped", "violations", "checkpoint"}
+    {"job", "params", "raw", "steps", "scores", "counted", "skips", "violations", "checkpoint"}
 )
 _IN_MEMORY = (
     "number", "state", "reason", "attempt", "samples", "feasible", "violation", "started", "ended",
     "verdict", "verdict_reason", "verdict_samples", "objective", "restarts", "seconds", "launched",
-    "redone", "workers", "waiting", "resumed", "compared_from",
+    "left", "redone", "workers", "waiting", "resumed", "compared_from",
 )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from jobs.events import Scored
+from jobs.events import Scored, Skipped
 from jobs.spec import JobSpec
 from sweeps.axes import Raw
 from sweeps.decision import Verdict
@@ -57,7 +57,8 @@ class TrialView:
         samples it was spoken at. A trial that is PRUNE and not final is being stopped.
     objective: what Optuna is told at the end, lower is better; None for failed trials.
     restarts: restarts after failures; a preemption or a restart of the controller does not count.
-    seconds: time in RUNNING over all attempts; launched: since when, None while it does not run.
+    seconds: time in RUNNING over all attempts; launched: since when, None while it does not run;
+        left: when its controller was last heard of, None where it has not died meanwhile.
     redone: samples seen again because an attempt ended after its newest checkpoint.
     workers: its number of ranks, None for the recipe's. waiting: for what it waits before it can
         run, '' where it does not.
@@ -79,7 +80,7 @@ class TrialView:
     feasible: bool | None = None
     violation: str = ""
     checkpoint: str | None = None
-    skipped: dict[str, int] = field(default_factory=dict)
+    skips: tuple[Skipped, ...] = ()
     started: float | None = None
     ended: float | None = None
     counted: tuple[bool, ...] = ()
@@ -92,6 +93,7 @@ class TrialView:
     restarts: int = 0
     seconds: float = 0.0
     launched: float | None = None
+    left: float | None = None
     redone: int = 0
     workers: int | None = None
     waiting: str = ""
@@ -113,6 +115,15 @@ class TrialView:
         """The newest MIR, whether feasible or not."""
         return self.scores[-1].mir["mir"] if self.scores else None
 
+    @property
+    def skipped(self) -> dict[str, int]:
+        """How many samples could not be used, by source and reason."""
+        found: dict[str, int] = {}
+        for skip in self.skips:
+            key = f"{skip.source}: {skip.reason}"
+            found[key] = found.get(key, 0) + skip.count
+        return found
+
     def value(self, objective: str) -> float | None:
         """The newest score's value of an objective, whether feasible or not."""
         return objective_value(objective, self.scores[-1]) if self.scores else None
@@ -133,8 +144,9 @@ class SweepView:
     micro_batches: sizes that an out-of-memory failure lowered, by shape of the job.
     requests: what people asked for and has been carried out, where twice would be too much.
     asked: the budget of the newest `mirsweep run`; `spec` has the one that counts.
-    queue: points to be tried next, as raw parameters; what they leave out is chosen. None in a log
-        that was begun before it had them. next_trial: the first number without a trial.
+    queue: points to be tried next, as raw parameters; what they leave out is chosen. seeded:
+        whether the log has had those to try first; not so in a log that was begun before it had
+        them, or lost them. next_trial: the first number without a trial.
     busy: seconds of all attempts that are over, as of jobs on the recipe's number of ranks.
     samples: seen by all trials, repeats included.
     """
@@ -153,7 +165,8 @@ class SweepView:
     busy: float = 0.0
     samples: int = 0
     asked: BudgetSpec | None = None
-    queue: tuple[Raw, ...] | None = None
+    queue: tuple[Raw, ...] = ()
+    seeded: bool = False
     next_trial: int = 0
     requests: frozenset[str] = frozenset()
 

@@ -10,8 +10,8 @@ from orchestrator.control import Request
 from orchestrator.desk import Desk
 from orchestrator.endings import Leaving
 from orchestrator.state import SweepView, TrialState
-from sweeps.axes import Raw, Shown
-from sweeps.space import space_of
+from sweeps.axes import Raw, Shown, same_point
+from sweeps.space import Space, space_of
 from sweeps.spec import BudgetSpec, SweepSpec
 
 logger = logging.getLogger(__name__)
@@ -33,15 +33,23 @@ def extended(spec: SweepSpec, request: Request) -> SweepSpec:
 def failed_points(view: SweepView) -> list[Shown]:
     """Points of failed trials that no later trial has tried again, and none is about to."""
     trials = [trial for _, trial in sorted(view.trials.items())]
-    queue, encode = view.queue or (), space_of(view.spec).encode
+    space, points = space_of(view.spec), [*(trial.raw for trial in trials), *view.queue]
     return [
         trial.params
         for i, trial in enumerate(trials)
         if trial.state is TrialState.FAILED
         and trial.params
-        and all(trial.params != later.params for later in trials[i + 1 :])
-        and encode(trial.params) not in queue
+        and not _among(points[i + 1 :], trial.params, space)
     ]
+
+
+def _among(points: Sequence[Raw], shown: Shown, space: Space) -> bool:
+    """Whether a point is one of these; of one outside the space `add_points` will tell."""
+    try:
+        raw = space.encode(shown)
+    except ConfigError:
+        return False
+    return any(same_point(raw, point) for point in points)
 
 
 def enlarge(desk: Desk, request: Request, name: str, points: Sequence[Raw] = ()) -> None:

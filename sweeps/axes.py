@@ -7,6 +7,7 @@ mixture's weights). Each axis translates both ways. Names: raw 'model.moca/on/in
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -78,6 +79,17 @@ class Axis(Protocol):
         Every axis has about unit length; what is not drawn lies in the middle. `job`: as JSON.
         """
         ...
+
+
+def same_point(a: Raw, b: Raw) -> bool:
+    """Whether two points are one, but for rounding: a mixture's u and weights to and fro."""
+    return a.keys() == b.keys() and all(_near(a[name], b[name]) for name in a)
+
+
+def _near(a: Value, b: Value) -> bool:
+    if isinstance(a, float) and isinstance(b, float):
+        return math.isclose(a, b, rel_tol=1e-5)
+    return a == b
 
 
 def plain(value: Any) -> float | int | str:

@@ -28,8 +28,7 @@ class MixtureAxis:
 
     def setting(self, raw: Mapping[str, Value], job: Mapping[str, Any]) -> Any:
         """Weight by source, summing to 1, within the caps that the job's budget gives."""
-        u = [float(raw[name] or 0.0) for name in self._parameters()]
-        weights = self.simplex.decode(u, self._caps(job))
+        weights = self.simplex.decode(self._u(raw), self._caps(job))
         return weights | dict.fromkeys(self.others, 0.0)
 
     def shown(self, raw: Mapping[str, Value], setting: Any) -> Shown:  # noqa: ARG002
@@ -74,10 +73,21 @@ class MixtureAxis:
         return found
 
     def coordinates(self, raw: Mapping[str, Value], job: Mapping[str, Any]) -> list[float]:
-        """The weights: two u far apart may be the same mixture."""
-        drawn = self._parameters()[0] in raw
-        weights = self.setting(raw, job) if drawn else self.simplex.uniform()
+        """The weights: two u far apart may be the same mixture.
+
+        Where the caps leave none, those without caps: such a point is no job, but lies somewhere.
+        """
+        if self._parameters()[0] not in raw:
+            weights = self.simplex.uniform()
+        else:
+            try:
+                weights = self.simplex.decode(self._u(raw), self._caps(job))
+            except ValueError:
+                weights = self.simplex.decode(self._u(raw))
         return [weights[name] for name in self.simplex.names]
+
+    def _u(self, raw: Mapping[str, Value]) -> list[float]:
+        return [float(raw[name] or 0.0) for name in self._parameters()]
 
     def _parameters(self) -> list[str]:
         return [f"{self.raw}/{name}" for name in self.simplex.parameters]

@@ -50,6 +50,11 @@ def direction(objective: str) -> Direction:
     return _OBJECTIVES[objective].direction
 
 
+def turned(objective: str, value: float) -> float:
+    """The objective's value so that less is better."""
+    return -value if direction(objective) == "maximize" else value
+
+
 def objective_value(objective: str, scored: Scored) -> float:
     """The objective at one score: log10 units for MIR, nats a token for loss and gap."""
     return _OBJECTIVES[objective].value(scored)

@@ -31,7 +31,7 @@ from sweeps.axis_mixture import MixtureAxis
 from sweeps.document import dotted
 from sweeps.mistakes import Mistake, from_pydantic, no_such
 from sweeps.searched import RANKS, Searched, searched
-from sweeps.space_parser import SpaceParser, how_to_size
+from sweeps.space_parser import MIXTURE, SpaceParser, how_to_size
 from sweeps.spec import SweepSpec
 
 _SPLIT = (RANKS, ("deepspeed", "micro_batch"), ("optim", "global_batch"))
@@ -222,6 +222,14 @@ def _impossible(space: Space) -> list[Mistake]:
                 space.job({**first, **raw})
             except ConfigError as error:
                 place, _, text = str(error).partition(": ")
-                if place.startswith(f"space.{dotted(axis.path)}"):
-                    mistakes.setdefault(place, Mistake(tuple(place.split(".")), text))
+                if place == f"space.{dotted(MIXTURE)}" and axis.path != MIXTURE:
+                    # Every mixture has the same caps, so none is a job at this edge.
+                    text = f"where {_told(raw)}: {text}"
+                elif not place.startswith(f"space.{dotted(axis.path)}"):
+                    continue
+                mistakes.setdefault(place, Mistake(tuple(place.split(".")), text))
     return list(mistakes.values())
+
+
+def _told(raw: Raw) -> str:
+    return " and ".join(f"{name} is {value}" for name, value in raw.items())

@@ -89,12 +89,13 @@ def storage_errors(url: str) -> Iterator[None]:
         cause = error.__cause__ or error
         first = str(cause).splitlines()[0]
         raise ClusterError(
-            f"study storage {_without_password(url)}: {first}. Nothing was lost: make it "
+            f"study storage {without_password(url)}: {first}. Nothing was lost: make it "
             "reachable and writable, then run the same command again."
         ) from error
 
 
-def _without_password(url: str) -> str:
+def without_password(url: str) -> str:
+    """An SQLAlchemy URL as it may be shown."""
     from sqlalchemy.engine import make_url
 
     return make_url(url).render_as_string(hide_password=True)

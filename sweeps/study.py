@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 from jobs.spec import JobSpec
 from mir.errors import ConfigError, DivergedError, MirsweepError
 from sweeps.apart import kept_apart
-from sweeps.axes import Raw, Shown, Value
+from sweeps.axes import Raw, Shown, same_point
 from sweeps.cube import Cube
 from sweeps.draws import Stored
 from sweeps.history import ALSO, ERROR, PAUSED, history
 from sweeps.identity import MAY_CHANGE, identity, recorded_change
-from sweeps.objective import direction
-from sweeps.samplers import make_sampler
+from sweeps.objective import direction, turned
+from sweeps.points import uniform
+from sweeps.samplers import ExhaustedError, make_sampler
 from sweeps.seeds import seed_of
 from sweeps.space import space_of
 from sweeps.spec import SweepSpec
@@ -116,7 +117,7 @@ class Study:
                 return []
         points: list[Raw] = []
         for point in map(self.space.encode, self._start(earlier)):
-            if not any(_same(point, other) for other in points):
+            if not any(same_point(point, other) for other in points):
                 points.append(point)
         return points[begun:]
 
@@ -125,7 +126,7 @@ class Study:
 
         Asked again, perhaps by another process, it goes on with what the storage has of this trial.
         Raises RefusedError if the point is no valid job, the trial is then told as failed;
-        ExhaustedError, with nothing begun, if the sampler has no point left.
+        ExhaustedError, with nothing begun, if nothing is given and the sampler has no point left.
         """
         with storage_errors(self._url):
             there = self._find(number)
@@ -134,7 +135,7 @@ class Study:
             stored = {} if there is None else there.params
             values = self._whole({**given, **stored})
             if values is None:
-                values = {**self._proposed(number), **given}
+                values = self._proposed(number, given)
             return self._made(self._begun(number), values)
 
     def restore(self, number: int, raw: Raw, shown: Shown) -> None:
@@ -211,8 +212,8 @@ class Study:
             for t in trials
             if t.value is not None and all(v <= 0 for v in t.constraints.values())
         ]
-        sign = 1 if direction(self.sweep.study.objective) == "minimize" else -1
-        return min(found, key=lambda best: sign * best.value, default=None)
+        objective = self.sweep.study.objective
+        return min(found, key=lambda best: turned(objective, best.value), default=None)
 
     def states(self) -> dict[int, str]:
         """Optuna's state by number: WAITING, RUNNING, COMPLETE, PRUNED or FAIL."""
@@ -276,13 +277,18 @@ class Study:
         if _SHOWN not in trial.user_attrs:
             trial.set_user_attr(_SHOWN, shown)
 
-    def _proposed(self, number: int) -> Raw:
-        """The sampler's choice."""
+    def _proposed(self, number: int, given: Raw) -> Raw:
+        """The sampler's choice of what is not given; a random one where it has no point left."""
         sign = 1.0 if direction(self.sweep.study.objective) == "minimize" else -1.0
         told = [t for t in history(self._trials(), sign) if t.number != number]
-        chosen = self._sampler.propose(number, told)
         seed = seed_of(self.sweep.study.seed, number)
-        return dict(kept_apart(self._cube, chosen, told, seed))
+        try:
+            chosen = self._sampler.propose(number, told)
+        except ExhaustedError:
+            if not given:
+                raise
+            chosen = self._cube.values(uniform(seed, self._cube.dimensions))
+        return {**kept_apart(self._cube, chosen, told, seed), **given}
 
     def _whole(self, values: Raw) -> Raw | None:
         """The point that these values are, None where they are not all of one."""
@@ -348,14 +354,3 @@ class Study:
         spec = self.sweep.study
         best = start_points(self.space, map(earlier, spec.warm_start), spec.warm_points)
         return [self.space.start(), *map(self.space.point, spec.start), *best]
-
-
-def _same(a: Raw, b: Raw) -> bool:
-    """Whether two points are one, but for rounding."""
-    return a.keys() == b.keys() and all(_near(a[name], b[name]) for name in a)
-
-
-def _near(a: Value, b: Value) -> bool:
-    if isinstance(a, float) and isinstance(b, float):
-        return math.isclose(a, b, rel_tol=1e-5)
-    return a == b

@@ -36,15 +36,16 @@ def check_sweep(recipe: Path, spec: SweepSpec, folder: Path) -> None:
         check_storage(spec.study.storage)
     for field, url in (("study.storage", spec.study.storage), ("tracking.uri", spec.tracking.uri)):
         _check_database(f"{recipe}: {field}", url)
-    for earlier in spec.study.warm_start:
+    log = folder / LOG_NAME
+    if log.is_file() and log.stat().st_size:
+        require_same(folder, load_view(folder).spec, spec)
+        return
+    for earlier in spec.study.warm_start:  # read once, when the log begins
         if not Path(earlier).is_dir():
             raise ConfigError(
                 f"{recipe}: study.warm_start: {earlier} does not exist. Give the folder that "
                 "`mirsweep run` printed"
             )
-    log = folder / LOG_NAME
-    if log.is_file() and log.stat().st_size:
-        require_same(folder, load_view(folder).spec, spec)
 
 
 def _check_database(place: str, url: str | None) -> None:

@@ -58,7 +58,7 @@ def trial_details_json(trial: TrialView) -> dict[str, Any]:
     """One trial with all its scores and its whole job."""
     return {
         **trial_json(trial),
-        "skipped": dict(trial.skipped),
+        "skipped": trial.skipped,
         "seconds": trial.seconds,
         "scores": [score.model_dump(mode="json") for score in trial.scores],
         "job": trial.job.to_json(),

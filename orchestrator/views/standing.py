@@ -6,7 +6,7 @@ import math
 
 from jobs.events import Scored
 from orchestrator.state import SweepView, TrialState, TrialView
-from sweeps.objective import direction, objective_value
+from sweeps.objective import objective_value, turned
 from sweeps.spec import SweepSpec
 
 _ORDER = {
@@ -23,22 +23,21 @@ NAMES = {"mir": "MIR", "validation-loss": "validation loss", "gap": "right/wrong
 
 def objective_of(spec: SweepSpec, scored: Scored) -> float:
     """The score's value in the study's objective, turned so that lower is better."""
-    value = objective_value(spec.study.objective, scored)
-    return -value if direction(spec.study.objective) == "maximize" else value
+    objective = spec.study.objective
+    return turned(objective, objective_value(objective, scored))
 
 
 def ranked(view: SweepView) -> list[TrialView]:
     """Trials from best to worst: complete and feasible by the objective, then all others."""
-
-    sign = -1 if direction(view.spec.study.objective) == "maximize" else 1
+    objective = view.spec.study.objective
 
     def key(trial: TrialView) -> tuple[int, float, int]:
         group = _ORDER[trial.state]
         if trial.state is TrialState.COMPLETE and not trial.feasible:
             group = 1
-        value = trial.value(view.spec.study.objective)
-        turned = math.inf if value is None else value * sign
-        return group, turned if math.isfinite(turned) else math.inf, trial.number
+        value = trial.value(objective)
+        known = math.inf if value is None else turned(objective, value)
+        return group, known if math.isfinite(known) else math.inf, trial.number
 
     return sorted(view.trials.values(), key=key)
 

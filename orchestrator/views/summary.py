@@ -9,7 +9,8 @@ from pathlib import Path
 
 from rich.text import Text
 
-from orchestrator.front import pareto, transfers
+from orchestrator.earlier import transfers
+from orchestrator.front import pareto
 from orchestrator.ledger import ledger
 from orchestrator.state import SweepView
 from orchestrator.views.leaderboard import leaderboard

@@ -53,6 +53,21 @@ def test_what_was_skipped_counts_anew_where_a_trial_begins_anew(journal):
         assert journal.view.trials[0].skipped == {"data.validation: corrupt": counted}
 
 
+def test_what_was_skipped_beyond_a_lost_checkpoint_is_not_counted_twice(journal):
+    """It is told before the save that never became whole, and again after the restart."""
+
+    def skipped(samples):
+        heard = Skipped(source="web", reason="corrupt", count=1, samples=samples)
+        journal.heard(0, heard)
+        return journal.view.trials[0].skipped
+
+    assert skipped(8) == {"web: corrupt": 1}
+    assert skipped(16) == {"web: corrupt": 2}
+    journal.heard(0, Started(ranks=1, device="cpu", trainable={}, resumed_samples=8))
+    assert journal.view.trials[0].skipped == {"web: corrupt": 1}
+    assert skipped(16) == {"web: corrupt": 2}
+
+
 def step(samples):
     return Step(samples=samples, loss=2.0, learning_rate=1, grad_norm=1, samples_per_second=9)
 

@@ -83,6 +83,24 @@ def test_a_log_that_makes_no_sense_without_a_record_is_cut_before_it(tmp_path, w
     assert len(list(read_records(folder / LOG_NAME))) == at
 
 
+def test_files_of_trials_beyond_the_mended_log_are_set_aside(tmp_path, whole):
+    """Their numbers come again with other jobs, which could not go on from these checkpoints."""
+    at = kinds(whole).index("asked", kinds(whole).index("ended"))
+    number = json.loads(whole[at])["data"]["trial"]
+    folder = study_of(tmp_path / "study", [*whole[:at], b"#" + whole[at], *whole[at + 1 :]])
+    for n in range(4):
+        (folder / "trials" / f"{n:04d}").mkdir(parents=True)
+        (folder / "trials" / f"{n:04d}" / "checkpoint").write_text(str(n))
+    done = repair_log(folder)
+    kept = sorted(load_view(folder).trials)
+    assert kept == list(range(number))
+    assert sorted(int(path.name) for path in (folder / "trials").iterdir()) == kept
+    (aside,) = folder.glob("trials.damaged-*")
+    assert sorted(int(path.name) for path in aside.iterdir()) == list(range(number, 4))
+    assert (aside / "0003" / "checkpoint").read_text() == "3"
+    assert str(aside) in done.lost[-1] and "0003" in done.lost[-1]
+
+
 def test_a_lost_first_record_is_made_good_by_a_later_session(tmp_path, whole):
     folder = study_of(tmp_path / "study", whole)
     run(folder, FakeStudy(SPEC))

@@ -9,20 +9,25 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from small_world import FakeJobs, FakeStudy, make_sweep
+from small_world import RATE, FakeJobs, FakeStudy, make_sweep
 
 from jobs.events import Stopped
 from mir.errors import ClusterError
 from orchestrator.clerk import Clerk
 from orchestrator.control import Request, post
 from orchestrator.controller import Controller
+from orchestrator.desk import Desk
 from orchestrator.executors.inline import InlineExecutor
 from orchestrator.fold import load_view
+from orchestrator.journal import Journal
 from orchestrator.state import TrialState
+from orchestrator.steering import enlarge
 from orchestrator.trackers.memory import MemoryTracker
+from sweeps.samplers import ExhaustedError
 
 SPEC = make_sweep(6)
 
@@ -98,6 +103,33 @@ def test_a_storage_that_stays_away_leaves_it_to_the_next_controller(tmp_path, mo
     again = run(tmp_path / "study", study)
     assert again.trials == view.trials
     assert set(study.told) == set(range(6))
+
+
+def test_a_point_enqueued_while_the_last_answer_was_on_its_way_is_tried(tmp_path):
+    release, point = threading.Event(), {RATE: 0.02}
+
+    class Tried(FakeStudy):
+        def ask(self, number, given):
+            release.wait(20.0)
+            if not given:
+                raise ExhaustedError("all points of the grid are tried")
+            return super().ask(number, given)
+
+    with closing(Journal(tmp_path)) as journal:
+        journal.session(SPEC)
+        desk = Desk(
+            spec=SPEC, folder=tmp_path, journal=journal, study=Tried(SPEC), tracker=MemoryTracker(),
+            executor=InlineExecutor(FakeJobs()), patience_s=0.01,
+        )  # fmt: skip
+        assert desk.ask() is None
+        enlarge(desk, Request(verb="extend", trials=1), "r", [point])
+        release.set()
+        tried = None
+        while tried is None and desk.left():
+            tried = desk.ask()
+        desk.clerk.close()
+        desk.keeper.close()
+    assert tried is not None and tried.raw == point
 
 
 def test_nobody_waits_longer_for_a_slow_storage_than_was_said():

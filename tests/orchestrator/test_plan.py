@@ -211,7 +211,6 @@ def test_this_machine_has_a_processor() -> None:
         ("tracking.uri=sqlite:////no/such/x.db", "tracking.uri: sqlite:////no/such/x.db: /no/such"),
         ("study.storage=postgres@host", "study.storage: 'postgres@host' cannot be used"),
         ("study.storage=sqlite:////no/such/x.db", "study.storage: sqlite:////no/such/x.db: /no"),
-        ("study.warm_start=[/no/such/study]", "study.warm_start: /no/such/study does not exist"),
         ("study.start=[{learning_rate: 9.0}]", "study.start.0: learning_rate"),
         ("resources.workers=3", "resources.workers: "),
         ("base.optim.samples=99999", "the study was begun with another recipe"),
@@ -224,6 +223,22 @@ def test_plan_refuses_what_run_would_and_in_the_same_words(verb, change, words, 
     assert done.exit_code == 2, done.output
     assert words in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("verb", ["plan", "run"])
+def test_an_earlier_study_that_does_not_exist_seeds_none(verb, recipe):
+    done = invoke(verb, str(recipe), "--set", "study.warm_start=[/no/such/study]")
+    assert done.exit_code == 2, done.output
+    assert "study.warm_start: /no/such/study does not exist" in done.stderr
+
+
+def test_an_earlier_study_may_go_once_this_one_has_begun(recipe):
+    """Its best points were read into the log; nothing asks for it again."""
+    changes = ["study.warm_start=[/gone/since]"]
+    with closing(Journal(make_folder("runs/quickstart"))) as journal:
+        journal.session(changed(load_recipe(recipe), changes))
+    done = invoke("plan", str(recipe), "--set", *changes)
+    assert done.exit_code == 0, done.stderr
 
 
 def test_trials_beyond_the_grid_are_refused_on_the_command_line_too(recipe):

@@ -11,15 +11,15 @@ import pytest
 from small_world import FakeJobs, Killed, make_sweep
 from test_recovery import TOLD, outcome
 
-from mir.errors import ConfigError
+from mir.errors import ClusterError, ConfigError
 from orchestrator.control import Request, post
 from orchestrator.controller import Controller
+from orchestrator.earlier import transfers
 from orchestrator.eventlog import LOG_NAME, decode, encode, read_records
 from orchestrator.executors.inline import InlineExecutor
 from orchestrator.fold import load_view
-from orchestrator.front import transfers
 from orchestrator.journal import Journal
-from orchestrator.mend import rebuild
+from orchestrator.mend import rebuild, repair_log
 from orchestrator.state import TrialState
 from orchestrator.trackers.memory import MemoryTracker
 from sweeps.spec import BudgetSpec
@@ -105,6 +105,18 @@ def test_a_trial_that_the_log_never_had_is_not_run_beyond_the_budget(tmp_path):
     assert len(jobs.ran) == 4
     larger = run(spec.model_copy(update={"budget": BudgetSpec(trials=6)}), tmp_path / "study", jobs)
     check(larger.spec, tmp_path / "study", larger)
+
+
+def test_another_folders_study_in_a_shared_storage_is_not_offered_up_unawares(tmp_path):
+    url = f"sqlite:///{tmp_path / 'shared.db'}"
+    view = run(sweep(1, storage=url), tmp_path / "one")
+    words = r"trial 0 is COMPLETE in Optuna and not in the event log\. If the study 'small' in .*"
+    words += r"shared\.db is another folder's, give this one a study\.storage of its own or "
+    words += r"another name: `mirsweep rebuild` deletes it there and makes it again from this log"
+    with pytest.raises(ClusterError, match=words):
+        run(sweep(1, storage=url), tmp_path / "two")
+    run(sweep(1, storage=f"sqlite:///{tmp_path / 'own.db'}"), tmp_path / "two")
+    check(view.spec, tmp_path / "one", view)
 
 
 BATCHES = {BATCH: {"low": 8, "high": 16, "integer": True}}
@@ -231,7 +243,7 @@ def test_a_log_without_a_queue_goes_on_with_the_start_points_that_it_lacks(tmp_p
     lines = (folder / LOG_NAME).read_bytes().splitlines(keepends=True)
     old = [record for record in map(decode, lines) if record.kind != "queued"]
     (folder / LOG_NAME).write_bytes(b"".join(encode(replace(r, n=n)) for n, r in enumerate(old)))
-    assert load_view(folder).queue is None
+    assert not load_view(folder).seeded
     rebuild(folder, None)
     view = run(spec, folder)
     assert [view.trials[n].params[RATE] for n in (1, 2)] == pytest.approx([0.011, 0.022])
@@ -250,6 +262,24 @@ def test_a_point_that_was_refused_is_not_drawn_anew(tmp_path):
     assert trial.params == {f"optim.{BATCH}": 11, f"optim.{RATE}": 1e-2}
 
 
+def test_a_log_that_lost_only_its_queue_still_tries_the_start_points(tmp_path):
+    """Points that an `extended` record brings are no sign that the others were ever queued."""
+    start = ({RATE: 0.011}, {RATE: 0.022})
+    spec, folder = sweep(5, start=start), tmp_path / "study"
+    run(spec.model_copy(update={"budget": BudgetSpec(trials=1)}), folder)
+    post(folder, Request(verb="enqueue", point={RATE: 0.044}))
+    run(spec.model_copy(update={"budget": BudgetSpec(trials=1)}), folder)
+    lines = (folder / LOG_NAME).read_bytes().splitlines(keepends=True)
+    lost = next(n for n, line in enumerate(lines) if decode(line).kind == "queued")
+    (folder / LOG_NAME).write_bytes(b"".join([*lines[:lost], b"#\n", *lines[lost + 1 :]]))
+    repair_log(folder)
+    rebuild(folder, None)
+    view = run(spec, folder)
+    rates = [trial.params[RATE] for _, trial in sorted(view.trials.items())]
+    assert sorted(rates[1:4]) == pytest.approx([0.011, 0.022, 0.044])
+    check(spec, folder, view)
+
+
 GRID = {"sampler": "grid", "grid_levels": 3}
 
 
@@ -264,6 +294,19 @@ def test_a_sweep_ends_when_every_point_of_its_grid_is_tried(tmp_path):
     more = run(spec, folder)
     assert [trial.state.value for trial in more.trials.values()].count("failed") == 0
     assert more.trials[4].params[RATE] == 0.05
+    check(spec, folder, more)
+
+
+def test_what_a_point_in_the_queue_lacks_is_drawn_when_the_grid_is_tried(tmp_path):
+    """It was never tried, on this and every later run, and kept back those behind it."""
+    space = {"warmup_ratio": {"low": 0.0, "high": 0.5}}
+    spec, folder = sweep(9, space, sampler="grid", grid_levels=2), tmp_path / "study"
+    assert "all 4 points of the grid are tried" in run(spec, folder).note
+    for point in ({RATE: 0.05}, {RATE: 0.06, "warmup_ratio": 0.1}):
+        post(folder, Request(verb="enqueue", point=point))
+    more = run(spec, folder)
+    assert [more.trials[n].params[RATE] for n in (5, 6)] == pytest.approx([0.05, 0.06])
+    assert "all 4 points of the grid are tried" in more.note
     check(spec, folder, more)
 
 

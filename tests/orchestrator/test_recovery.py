@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,6 +22,7 @@ from orchestrator.executors.inline import InlineExecutor
 from orchestrator.fold import load_view
 from orchestrator.state import TrialState
 from orchestrator.trackers.memory import MemoryTracker
+from sweeps.spec import BudgetSpec, ResourceSpec
 from sweeps.study import Study
 
 TOLD = {
@@ -41,16 +44,19 @@ class World:
         self.slots = slots
         self.fuse = Fuse()
         self.executor = InlineExecutor
+        self.nodes = ((9.0, 0.0),)
+        self.clock = time.time
 
     def run(self, fuse: Fuse | None = None):
         self.fuse = fuse or Fuse()
-        executor = self.executor(self.jobs, slots=self.slots, nodes=((9.0, 0.0),))
+        executor = self.executor(self.jobs, slots=self.slots, nodes=self.nodes)
         return Controller(
             self.spec,
             self.folder,
             Fused(executor, self.fuse),
             Fused(self.tracker, self.fuse),
             open_study=lambda spec, folder: Fused(self.study, self.fuse),
+            clock=self.clock,
         ).run()
 
 
@@ -143,6 +149,38 @@ FAILURES = st.dictionaries(
         max_size=4,
     ),
 )
+
+
+class Clock:
+    """A second passes with each look at it."""
+
+    now = 0.0
+
+    def __call__(self):
+        self.now += 1.0
+        return self.now
+
+
+def test_the_time_without_a_controller_is_no_device_time(tmp_path):
+    """Killed on Friday, and again on Monday before it had caught up; done on Tuesday."""
+    world, clock = World(tmp_path), Clock()
+    resources = ResourceSpec(gpus_per_worker=1.0)
+    budget = BudgetSpec(trials=6, gpu_hours=12.0)
+    world.spec = world.spec.model_copy(update={"resources": resources, "budget": budget})
+    world.study.spec, world.clock, world.nodes = world.spec, clock, ((9.0, 9.0),)
+    with pytest.raises(Killed):
+        world.run(Fuse(60))
+    running = [t for t in load_view(world.folder).trials.values() if t.launched is not None]
+    assert running
+    for burns in (3, 14, None):
+        clock.now += 60 * 3600.0
+        with suppress(Killed):
+            view = world.run(Fuse(burns))
+    assert view.note == ""
+    assert sorted(view.trials) == [0, 1, 2, 3, 4, 5]
+    assert view.busy < 3600.0
+    assert all(trial.seconds < 600.0 for trial in view.trials.values())
+    check(world, view)
 
 
 class Shuffled(InlineExecutor):

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 from sweep_views import SAMPLES, make_scored, make_trial, make_view
 
+from jobs.events import Skipped
 from jobs.spec import SourceSpec
 from orchestrator.report.facts import caution, favourites, saved, tiles, verdict, witnesses
 from orchestrator.report.figures import layers
@@ -122,7 +123,7 @@ def test_what_users_wrote_is_escaped_everywhere() -> None:
             params={**trial.params, f"mixture/{EVIL}": 0.1 + 0.01 * n, EVIL: f"{EVIL}{n}"},
             reason=EVIL,
             violation=EVIL,
-            skipped={EVIL: 3},
+            skips=(Skipped(source=EVIL, reason=EVIL, count=3),),
         )
         for n, trial in view.trials.items()
     }

@@ -4,15 +4,17 @@ import json
 import os
 import socket
 from contextlib import suppress
+from random import Random
 from types import SimpleNamespace
 
 import pytest
 from small_world import SAMPLES, FakeJobs, FakeStudy, Fuse, Killed, make_sweep
+from sweep_views import make_spec
 from typer.testing import CliRunner
 
 import orchestrator.controller as loop
 from jobs.events import Failed
-from mir.errors import ClusterError
+from mir.errors import ClusterError, ConfigError
 from orchestrator import detach
 from orchestrator.cli import app
 from orchestrator.control import FOLDER, Request, controlled, post, taken, waiting
@@ -22,8 +24,11 @@ from orchestrator.eventlog import EventLog
 from orchestrator.executors.inline import InlineExecutor
 from orchestrator.fold import load_view
 from orchestrator.lease import HOLDER_NAME
-from orchestrator.state import TrialState
+from orchestrator.state import SweepView, TrialState, TrialView
+from orchestrator.steering import failed_points
 from orchestrator.trackers.memory import MemoryTracker
+from sweeps.cube import Cube
+from sweeps.space import space_of
 from sweeps.spec import BudgetSpec, StopSpec
 
 
@@ -215,6 +220,35 @@ def test_failed_points_are_tried_again_once_as_new_trials(tmp_path):
     view, _, _ = run(tmp_path / "s", asks, failures={1: [broken]})
     assert states(view) == ["complete", "failed", "complete", "complete", "complete"]
     assert view.trials[4].params == view.trials[1].params
+
+
+def tried(number, raw, spec, state=TrialState.FAILED):
+    job, shown = space_of(spec).job(raw)
+    return TrialView(number=number, job=job, params=shown, raw=dict(raw), state=state)
+
+
+def test_a_mixture_counts_as_retried_though_its_weights_have_moved_in_their_last_bits():
+    spec = make_spec()
+    space, chance, moved = space_of(spec), Random(0), 0
+    cube = Cube(space)
+    for _ in range(50):
+        first = tried(0, cube.raw([chance.random() for _ in range(cube.dimensions)]), spec)
+        again = tried(1, space.encode(first.params), spec, TrialState.COMPLETE)
+        moved += first.params != again.params
+        assert failed_points(SweepView(spec=spec, trials={0: first})) == [first.params]
+        assert failed_points(SweepView(spec=spec, trials={0: first, 1: again})) == []
+        assert failed_points(SweepView(spec=spec, trials={0: first}, queue=(again.raw,))) == []
+    assert moved
+
+
+def test_a_failed_point_that_is_outside_the_space_ends_no_controller(tmp_path, monkeypatch, caplog):
+    def outside(_space, shown):
+        raise ConfigError("mixture: weights sum to 0.9 instead of 1.")
+
+    monkeypatch.setattr("sweeps.space.Space.encode", outside)
+    view, _, _ = run(tmp_path / "s", {1: [Request(verb="retry")]}, failures={0: [DIVERGED]})
+    assert states(view) == ["failed", "complete", "complete", "complete"]
+    assert "a point was refused: mixture: weights sum" in caplog.text
 
 
 def test_an_enqueued_point_comes_next(tmp_path):

@@ -16,7 +16,7 @@ from jobs.spec import JobSpec
 from mir.errors import ConfigError
 from sweeps.recipe import load_recipe
 from sweeps.space import space_of
-from sweeps.study import Study
+from sweeps.study import RefusedError, Study
 
 SIZES = {"web": 300, "books": 100}
 SAMPLES = 720
@@ -75,6 +75,44 @@ def test_no_trial_sees_a_source_more_often_than_its_epochs_allow(recipe: Path) -
         assert sum(counts.values()) == SAMPLES
         assert all(counts[name] <= 2 * size + 3 for name, size in SIZES.items())
         assert job.data.weights == pytest.approx({n: shown[f"mixture/{n}"] for n in SIZES})
+
+
+def searched(recipe: Path, optim: dict[str, object], data: dict[str, object]) -> Path:
+    """The recipe with more that varies beside the capped mixture."""
+    told = yaml.safe_load(recipe.read_text())
+    told["space"]["optim"] = optim
+    told["space"]["data"] |= data
+    del told["study"]
+    recipe.write_text(yaml.safe_dump(told, sort_keys=False))
+    return recipe
+
+
+@pytest.mark.parametrize(
+    "how", [{"low": 8, "high": 8000, "integer": True}, {"choices": [80, 8000]}]
+)
+def test_samples_beyond_what_the_epochs_allow_are_refused_in_the_recipe(recipe, how) -> None:
+    words = r"space\.data\.mixture: where optim\.samples is 8000: the caps by epochs allow weights"
+    with pytest.raises(ConfigError, match=words):
+        load_recipe(searched(recipe, {"samples": how}, {}))
+
+
+@pytest.mark.parametrize("sampler", ["gp", "random", "grid"])
+def test_a_study_goes_on_after_points_beyond_their_epochs(sampler, recipe, tmp_path) -> None:
+    """Samples and size are possible one by one, and some of their combinations are not."""
+    sizes = {"sources": {"books": {"size": {"choices": [300, 1]}}}}
+    sweep = load_recipe(searched(recipe, {"samples": {"choices": [80, 800]}}, sizes))
+    grid = {"sampler": sampler, "startup_trials": 3}
+    sweep = sweep.model_copy(update={"study": sweep.study.model_copy(update=grid)})
+    study, refused = Study(sweep, tmp_path), 0
+    for number in range(12):
+        try:
+            trial = study.ask(number, {})
+        except RefusedError as error:
+            assert "caps by epochs" in str(error)
+            refused += 1
+        else:
+            study.tell_complete(number, trial.shown["mixture/web"], {})
+    assert 0 < refused < 12
 
 
 @pytest.mark.parametrize("declared", [99, 101])
