@@ -12,7 +12,6 @@ import os
 import queue
 import threading
 import time
-import traceback
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +22,7 @@ from orchestrator.executors.answer import require_answer
 from orchestrator.executors.attempt import Attempt, Cancelled, Patience
 from orchestrator.executors.inline import Runner, default_runner
 from orchestrator.executors.losses import Losses
-from orchestrator.executors.outcome import loss
+from orchestrator.executors.outcome import broken, first_line
 from orchestrator.executors.ray_rank import Rank, RankPlace, heard, rank_places
 from orchestrator.executors.spares import GROWTH, Spares
 from orchestrator.placement import capacity_of, wants, why_waiting
@@ -173,13 +172,8 @@ class RayExecutor:
             last = self._conduct(job)
         except Cancelled:
             last = job.after_kill()
-        except LOST as error:
-            last = loss(error, nodes=lambda: len(_alive()))
-        except raised.RayError as error:
-            last = Failed(kind="error", reason=_first_line(error), detail=str(error))
         except Exception as error:  # noqa: BLE001 - a job that ends unheard holds its slot for ever
-            reason = f"{type(error).__name__}: {_first_line(error)}"
-            last = Failed(kind="error", reason=reason, detail=traceback.format_exc())
+            last = broken(error, LOST, elsewhere=lambda: len(_alive()) > 1)
         try:
             if job.gang is not None:
                 self._release(job, job.gang, last)
@@ -298,7 +292,7 @@ def _connect(address: str | None, num_cpus: int | None) -> None:
     except Exception as error:  # a node that is slow to start raises no narrower one
         where = "a local Ray cannot be started" if address is None else f"no Ray at {address!r}"
         raise UnreachableError(
-            f"{where}: {_first_line(error)}. Check --address, or leave it out for a local Ray"
+            f"{where}: {first_line(error)}. Check --address, or leave it out for a local Ray"
         ) from error
 
 
@@ -376,24 +370,15 @@ def _places(job: Attempt, gang: _Gang) -> list[RankPlace]:
 def _root_cause(failure: Failed, others: Sequence[Any]) -> Failed:
     """What made a job fail: a rank whose peer has died only says that a connection broke.
 
-    A dead process comes before all, then a failure with a cause of its own, then the given one.
+    A dead process comes before all and is raised, then a failure with a cause of its own, then
+    the given one.
     """
     words = [failure]
     ready: list[Any] = []
     if others:
         ready, _ = ray.wait(list(others), num_returns=len(others), timeout=_LAST_WORDS_S)
     for reference in ready:
-        try:
-            word = heard(ray.get(reference))
-        except LOST as error:
-            return loss(error, nodes=lambda: len(_alive()))
+        word = heard(ray.get(reference))
         if isinstance(word, Failed):
             words.append(word)
     return next((word for word in words if word.kind not in ("error", "worker-lost")), failure)
-
-
-def _first_line(error: BaseException) -> str:
-    """What went wrong; Ray puts its own address of the actor before what the actor raised."""
-    if isinstance(error, raised.RayTaskError):
-        return f"{type(error.cause).__name__}: {_first_line(error.cause)}"
-    return (str(error) or type(error).__name__).strip().splitlines()[0]

@@ -6,9 +6,11 @@ import pytest
 import ray.exceptions
 from executor_jobs import collect, launch, terminal
 
-from jobs.events import Failed, event_from_json
+from jobs.events import Failed
+from mir.errors import ClusterError
 from orchestrator.executors import ray_executor
-from orchestrator.executors.ray_executor import RayExecutor, _first_line
+from orchestrator.executors.outcome import first_line
+from orchestrator.executors.ray_executor import RayExecutor
 
 
 @pytest.fixture
@@ -21,32 +23,66 @@ def executor(monkeypatch):
 def test_the_reason_is_what_the_rank_raised_not_where_ray_ran_it():
     cause = TypeError("Place.__init__() got an unexpected keyword argument\nand a second line")
     error = ray.exceptions.RayTaskError("Rank.run", "Traceback ...", cause)
-    told = _first_line(error.as_instanceof_cause())
+    told = first_line(error.as_instanceof_cause())
     assert told == "TypeError: Place.__init__() got an unexpected keyword argument"
-    assert "Place" not in str(error.as_instanceof_cause()).splitlines()[0]  # hence _first_line
+    assert "Place" not in str(error.as_instanceof_cause()).splitlines()[0]  # hence first_line
 
 
 def test_an_error_without_words_is_named():
-    assert _first_line(KeyError()) == "KeyError"
+    assert first_line(KeyError()) == "KeyError"
+
+
+def raises(error):
+    def conduct(_job):
+        raise error
+
+    return conduct
+
+
+def ray_is_gone():
+    raise ConnectionError("Ray is gone")
+
+
+def last_word(executor, conduct, monkeypatch, folder):
+    monkeypatch.setattr(executor, "_conduct", conduct)
+    executor.start(launch(folder))
+    last = collect(executor, terminal, seconds=10.0)[-1].event
+    assert not executor._jobs
+    return last
+
+
+RAISED = ray.exceptions.RayTaskError("Rank.run", "Traceback", TypeError("no such argument"))
+NEVER_STOOD = ray.exceptions.RayActorError(
+    error_msg="it died\nImportError: no Rank", actor_init_failed=True
+)
 
 
 @pytest.mark.parametrize(
-    ("conduct", "words"),
+    ("error", "kind", "reason"),
     [
-        (lambda _: event_from_json({"event": "step", "samples": 1, "pace": 2}), "ValidationError"),
-        (lambda _: {}["node"], "KeyError: 'node'"),
+        (KeyError("node"), "worker-lost", "KeyError: 'node'"),
+        (ConnectionError("Ray is gone"), "worker-lost", "ConnectionError: Ray is gone"),
+        (ray.exceptions.RaySystemError("broken"), "worker-lost", "RaySystemError: System error:"),
+        (ClusterError("a rank sent what"), "error", "ClusterError: a rank sent what"),
+        (RAISED.as_instanceof_cause(), "error", "TypeError: no such argument"),
     ],
 )
-def test_whatever_breaks_a_supervision_there_is_one_last_word(
-    executor, conduct, words, monkeypatch, tmp_path
+def test_what_breaks_a_supervision_is_not_the_trial_s_fault_but_what_no_restart_mends_is(
+    executor, error, kind, reason, monkeypatch, tmp_path
 ):
-    monkeypatch.setattr(executor, "_conduct", conduct)
-    executor.start(launch(tmp_path))
-    last = collect(executor, terminal, seconds=10.0)[-1].event
+    last = last_word(executor, raises(error), monkeypatch, tmp_path)
     assert isinstance(last, Failed)
-    assert (last.kind, last.reason[: len(words)]) == ("error", words)
+    assert (last.kind, last.reason[: len(reason)]) == (kind, reason)
     assert "Traceback" in last.detail
-    assert not executor._jobs
+
+
+def test_the_last_word_comes_though_ray_does_not_even_say_which_nodes_it_has(
+    executor, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(ray_executor, "_alive", ray_is_gone)
+    last = last_word(executor, raises(NEVER_STOOD), monkeypatch, tmp_path)
+    assert last.kind == "worker-lost"
+    assert last.reason.startswith("a rank could not begin: ImportError: no Rank")
 
 
 def test_a_gang_that_cannot_be_freed_still_ends_its_attempt(
