@@ -19,7 +19,7 @@ from mir.errors import ClusterError, ConfigError, DataError, MirsweepError
 from orchestrator.budget import spent
 from orchestrator.control import Request, waiting
 from orchestrator.desk import Desk
-from orchestrator.endings import Ending, LastWord, Leaving, ending
+from orchestrator.endings import LastWord, Leaving, ending
 from orchestrator.frozen import Frozen
 from orchestrator.journal import Journal
 from orchestrator.lease import lease
@@ -348,9 +348,11 @@ class Controller:
             self._show()
         if not leaving.final:
             return
-        self._frozen.give_up_all(leaving.reason)
         for number in sorted(self._active):
-            self._desk.finish(number, Ending(state=TrialState.PAUSED, reason=leaving.reason), None)
+            trial = self._desk.trial(number)
+            word = Stopped(samples=trial.samples, reason=leaving.reason)
+            self._desk.finish(number, ending(trial, word, self._spec, leaving), None)
+        self._frozen.give_up_all(leaving.reason)
 
     def _close(self) -> SweepView:
         """Say how the sweep stands, see the last data off, and show it all once more."""
