@@ -85,6 +85,7 @@ class Controller:
         self._failures: list[FailureKind] = []
         self._leaving: Leaving | None = None
         self._hold: Leaving | None = None
+        self._paused: dict[int, Leaving] = {}
         self._asked_at = -math.inf
         self._error: MirsweepError | None = None
 
@@ -205,6 +206,7 @@ class Controller:
         self._hold = PAUSED
         self._desk.journal.held(PAUSED.reason)
         for number in sorted(self._active):
+            self._paused[number] = PAUSED
             self._executor.stop(number, PAUSED.reason)
 
     def _reason_to_leave(self, interrupt: Interrupt) -> Leaving | None:
@@ -306,7 +308,8 @@ class Controller:
                 self._desk.heard(number, event)
 
     def _end(self, number: int, event: LastWord) -> None:
-        leaving = self._leaving or self._hold
+        paused = self._paused.pop(number, self._hold)  # the sweep may go on before it has left
+        leaving = self._leaving or paused
         how = ending(self._desk.trial(number), event, self._spec, leaving)
         self._active.discard(number)
         self._room.leave(number)

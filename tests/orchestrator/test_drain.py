@@ -6,14 +6,16 @@ import itertools
 import math
 
 import pytest
-from small_world import EVERY, SAMPLES, FakeJobs, FakeStudy, make_sweep
+from small_world import EVERY, SAMPLES, FakeJobs, FakeStudy, lost, make_sweep
 
+from orchestrator.control import Request, post
 from orchestrator.controller import Controller
+from orchestrator.eventlog import read_records
 from orchestrator.executors.inline import InlineExecutor
 from orchestrator.state import TrialState
 from orchestrator.trackers.memory import MemoryTracker
 from sweeps.decision import Verdict
-from sweeps.spec import BudgetSpec, StopSpec
+from sweeps.spec import BudgetSpec, ResourceSpec, StopSpec
 
 
 class Deaf(InlineExecutor):
@@ -48,3 +50,36 @@ def test_a_verdict_outlasts_a_budget_whose_jobs_do_not_leave(tmp_path, monkeypat
     assert (trial.state, trial.reason) == (TrialState.PRUNED, trial.verdict_reason)
     assert study.told[2] == ("PRUNED", None)
     assert tracker.trials[2].state == "pruned"
+
+
+class Hasty(FakeJobs):
+    """During the second trial a person pauses the sweep, and resumes it before its job has left."""
+
+    def __init__(self, folder, **fields):
+        super().__init__(**fields)
+        self.folder, self.verbs = folder, ["pause", "resume"]
+
+    def __call__(self, spec, place):
+        while place.folder.name == "0001" and self.verbs:
+            post(self.folder, Request(verb=self.verbs.pop(0)))
+        return super().__call__(spec, place)
+
+
+@pytest.mark.parametrize("executor", [InlineExecutor, Deaf])  # it leaves, or is killed
+def test_a_job_that_leaves_after_the_sweep_was_resumed_was_paused_all_the_same(
+    tmp_path, monkeypatch, executor
+):
+    monkeypatch.setattr("orchestrator.controller.POLL_S", 0.0)
+    none = StopSpec(rule="none", infeasible_patience=0)
+    spec = make_sweep(3, stop=none, resources=ResourceSpec(max_restarts=0))
+    jobs = Hasty(tmp_path / "s", failures={1: [lost("killed")]})
+    view = Controller(
+        spec, tmp_path / "s", executor(jobs), MemoryTracker(), open_study=lambda *_: FakeStudy(spec)
+    ).run()
+    records = read_records(tmp_path / "s" / "events.jsonl")
+    left = [record.data for record in records if record.kind == "requeued"]
+    assert [(one["trial"], one["state"], one["reason"], one["counted"]) for one in left] == [
+        (1, "paused", "paused; `mirsweep resume` goes on", False)
+    ]
+    assert {trial.state for trial in view.trials.values()} == {TrialState.COMPLETE}
+    assert view.trials[1].restarts == 0
