@@ -114,10 +114,10 @@ class Controller:
     def _run(self) -> SweepView:
         with ExitStack() as stack:
             stack.enter_context(study_folder(self._folder))
-            unheard = [path for path, request in waiting(self._folder) if request.passing]
             self._lease = stack.enter_context(lease(self._folder, self._wait_s))
-            for path in unheard:  # for an earlier controller, which did not live to hear it
-                path.unlink(missing_ok=True)
+            for path, request in waiting(self._folder):
+                if request.passing:  # for an earlier controller, which did not live to hear it
+                    path.unlink(missing_ok=True)
             interrupt = stack.enter_context(listening())
             journal = stack.enter_context(closing(Journal(self._folder, self._clock)))
             # Jobs end before the lease does: the next controller must not meet them.
