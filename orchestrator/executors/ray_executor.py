@@ -16,7 +16,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from jobs.events import TERMINAL, Event, Failed, Finished, Stopped
+from jobs.events import TERMINAL, Event, Failed, Stopped
 from mir.errors import UnreachableError
 from orchestrator.executors.answer import require_answer
 from orchestrator.executors.attempt import Attempt, Cancelled, Patience
@@ -186,7 +186,7 @@ class RayExecutor:
     def _release(self, job: Attempt, gang: _Gang, last: Event) -> None:
         """Give the gang up; note what its end says of its nodes, unless it was forced."""
         try:
-            if isinstance(last, Finished):
+            if job.left_in_order:
                 self._losses.well(gang.nodes)
             elif getattr(last, "kind", "") == "worker-lost" and time.monotonic() < job.kill_at:
                 self._losses.lost(job.launch.trial, _lost_on(gang))
@@ -195,7 +195,10 @@ class RayExecutor:
                 gang.free()
 
     def _shunned(self, launch: Launch) -> frozenset[str]:
-        return self._losses.shunned(launch.trial, launch.resources, _alive())
+        if not self._losses:  # Ray is asked for its nodes only where that matters
+            return frozenset()
+        free = available_resources_per_node()
+        return self._losses.shunned(launch.trial, launch.resources, _alive(), free)
 
     def _keep(self, gang: _Gang) -> bool:
         """Whether the gang now waits for another job."""
@@ -243,8 +246,10 @@ class RayExecutor:
         while not group.wait(_POLL_S):
             job.check()
             patience.waits(lambda: why_waiting(self.free(shunned), job.launch.resources) + beside)
-            if shunned and self._shunned(job.launch) != shunned:
-                return False
+            if self._shunned(job.launch) != shunned:
+                return bool(
+                    group.wait(_POLL_S)
+                )  # what has gone from elsewhere may be its own place
         return True
 
     def _conduct(self, job: Attempt) -> Event:

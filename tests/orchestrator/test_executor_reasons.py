@@ -6,11 +6,13 @@ import pytest
 import ray.exceptions
 from executor_jobs import collect, launch, terminal
 
-from jobs.events import Failed
+from jobs.events import Failed, Stopped
 from mir.errors import ClusterError
 from orchestrator.executors import ray_executor
+from orchestrator.executors.attempt import Attempt, Patience
 from orchestrator.executors.outcome import first_line
 from orchestrator.executors.ray_executor import RayExecutor
+from sweeps.spec import ResourceSpec
 
 
 @pytest.fixture
@@ -104,3 +106,40 @@ def test_a_gang_that_cannot_be_freed_still_ends_its_attempt(
     assert last == Failed(kind="worker-lost", reason="killed")
     assert not executor._jobs
     assert "Ray is gone" in caplog.text
+
+
+def test_any_job_that_leaves_in_order_says_that_its_nodes_are_well(executor, monkeypatch, tmp_path):
+    class Gang:
+        ranks, nodes, resources = (), ("a",), ResourceSpec()
+
+        def free(self):
+            pass
+
+    def conduct(job):
+        job.gang, job.left_in_order = Gang(), True
+        return Stopped(samples=8, reason="worse than the median")
+
+    executor._losses.lost(7, ["a", "b"])
+    last_word(executor, conduct, monkeypatch, tmp_path)
+    assert len(executor._losses) == 1
+
+
+def test_a_group_that_was_pending_before_its_node_turned_sick_is_asked_for_anew(
+    executor, monkeypatch, tmp_path
+):
+    class Pending:
+        looks = 0
+
+        def wait(self, _seconds):
+            self.looks += 1
+            assert self.looks < 5, "it would be placed on a sick node"
+            for trial in (7, 8):
+                executor._losses.lost(trial, ["a"])
+            return False
+
+    nodes = {"a": {"CPU": 1.0}, "b": {"CPU": 1.0}}
+    monkeypatch.setattr(ray_executor, "_alive", lambda: nodes)
+    monkeypatch.setattr(ray_executor, "available_resources_per_node", dict)
+    job = Attempt(launch=launch(tmp_path))
+    assert not executor._granted(Pending(), job, frozenset(), Patience(lambda _: None))
+    assert executor._shunned(job.launch) == {"a"}
