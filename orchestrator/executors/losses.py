@@ -57,3 +57,11 @@ class Losses:
             if found and why_not(rest, resources) is None:
                 return found
         return frozenset()
+
+
+def elsewhere(resources: ResourceSpec, used: Iterable[str], nodes: Nodes) -> bool:
+    """Whether a job fits the cluster without one of the nodes that it has come to."""
+    return any(
+        why_not(capacity_of(nodes[n] for n in nodes if n != node), resources) is None
+        for node in set(used)
+    )

@@ -21,7 +21,7 @@ from mir.errors import UnreachableError
 from orchestrator.executors.answer import require_answer
 from orchestrator.executors.attempt import Attempt, Cancelled, Patience
 from orchestrator.executors.inline import Runner, default_runner
-from orchestrator.executors.losses import Losses
+from orchestrator.executors.losses import Losses, elsewhere
 from orchestrator.executors.outcome import broken, first_line
 from orchestrator.executors.ray_rank import Rank, RankPlace, heard, rank_places
 from orchestrator.executors.spares import GROWTH, Spares
@@ -173,7 +173,7 @@ class RayExecutor:
         except Cancelled:
             last = job.after_kill()
         except Exception as error:  # noqa: BLE001 - a job that ends unheard holds its slot for ever
-            last = broken(error, LOST, elsewhere=lambda: len(_alive()) > 1)
+            last = broken(error, LOST, elsewhere=lambda: _may_do_elsewhere(job))
         try:
             if job.gang is not None:
                 self._release(job, job.gang, last)
@@ -304,6 +304,13 @@ def _connect(address: str | None, num_cpus: int | None) -> None:
 def _alive() -> dict[str, dict[str, float]]:
     """What every node that is alive has, by its id."""
     return {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+
+
+def _may_do_elsewhere(job: Attempt) -> bool:
+    """Whether another attempt comes, and may come to another node."""
+    if job.launch.last or job.gang is None:
+        return False
+    return elsewhere(job.launch.resources, job.gang.nodes, _alive())
 
 
 def _reserve(resources: ResourceSpec, shunned: Collection[str]) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import ray.exceptions
 from executor_jobs import collect, launch, terminal
@@ -34,8 +36,21 @@ def test_an_error_without_words_is_named():
     assert first_line(KeyError()) == "KeyError"
 
 
-def raises(error):
-    def conduct(_job):
+class Gang:
+    """A gang without processes."""
+
+    ranks, resources = (), ResourceSpec()
+
+    def __init__(self, *nodes):
+        self.nodes = nodes
+
+    def free(self):
+        pass
+
+
+def raises(error, *nodes):
+    def conduct(job):
+        job.gang = Gang(*nodes)
         raise error
 
     return conduct
@@ -82,7 +97,7 @@ def test_the_last_word_comes_though_ray_does_not_even_say_which_nodes_it_has(
     executor, monkeypatch, tmp_path
 ):
     monkeypatch.setattr(ray_executor, "_alive", ray_is_gone)
-    last = last_word(executor, raises(NEVER_STOOD), monkeypatch, tmp_path)
+    last = last_word(executor, raises(NEVER_STOOD, "a"), monkeypatch, tmp_path)
     assert last.kind == "worker-lost"
     assert last.reason.startswith("a rank could not begin: ImportError: no Rank")
 
@@ -90,9 +105,7 @@ def test_the_last_word_comes_though_ray_does_not_even_say_which_nodes_it_has(
 def test_a_gang_that_cannot_be_freed_still_ends_its_attempt(
     executor, monkeypatch, tmp_path, caplog
 ):
-    class Stuck:
-        ranks, nodes = (), ()
-
+    class Stuck(Gang):
         def free(self):
             raise ConnectionError("Ray is gone")
 
@@ -109,14 +122,8 @@ def test_a_gang_that_cannot_be_freed_still_ends_its_attempt(
 
 
 def test_any_job_that_leaves_in_order_says_that_its_nodes_are_well(executor, monkeypatch, tmp_path):
-    class Gang:
-        ranks, nodes, resources = (), ("a",), ResourceSpec()
-
-        def free(self):
-            pass
-
     def conduct(job):
-        job.gang, job.left_in_order = Gang(), True
+        job.gang, job.left_in_order = Gang("a"), True
         return Stopped(samples=8, reason="worse than the median")
 
     executor._losses.lost(7, ["a", "b"])
@@ -143,3 +150,26 @@ def test_a_group_that_was_pending_before_its_node_turned_sick_is_asked_for_anew(
     job = Attempt(launch=launch(tmp_path))
     assert not executor._granted(Pending(), job, frozenset(), Patience(lambda _: None))
     assert executor._shunned(job.launch) == {"a"}
+
+
+PLAIN = {"CPU": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("others", "workers", "last", "kind"),
+    [
+        ({}, 1, False, "error"),
+        ({"head": {"CPU": 0.0}}, 1, False, "error"),
+        ({"small": {"CPU": 1.0}}, 2, False, "error"),
+        ({"b": PLAIN}, 2, False, "worker-lost"),
+        ({"b": PLAIN}, 2, True, "error"),
+    ],
+)
+def test_ranks_that_cannot_begin_are_lost_where_another_attempt_may_come_elsewhere(
+    executor, others, workers, last, kind, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(ray_executor, "_alive", lambda: {"a": PLAIN, **others})
+    monkeypatch.setattr(executor, "_conduct", raises(NEVER_STOOD, *"a" * workers))
+    gang = ResourceSpec(workers=workers, spread="strict-pack")
+    executor.start(replace(launch(tmp_path), resources=gang, last=last))
+    assert collect(executor, terminal, seconds=10.0)[-1].event.kind == kind
