@@ -19,7 +19,7 @@ from mir.errors import ClusterError, ConfigError, DataError, MirsweepError
 from orchestrator.budget import spent
 from orchestrator.control import Request, waiting
 from orchestrator.desk import Desk
-from orchestrator.endings import Ending, LastWord, Leaving, ending
+from orchestrator.endings import LastWord, Leaving, ending
 from orchestrator.frozen import Frozen
 from orchestrator.journal import Journal
 from orchestrator.lease import lease
@@ -85,6 +85,7 @@ class Controller:
         self._failures: list[FailureKind] = []
         self._leaving: Leaving | None = None
         self._hold: Leaving | None = None
+        self._paused: dict[int, Leaving] = {}
         self._asked_at = -math.inf
         self._error: MirsweepError | None = None
 
@@ -113,10 +114,10 @@ class Controller:
     def _run(self) -> SweepView:
         with ExitStack() as stack:
             stack.enter_context(study_folder(self._folder))
-            unheard = [path for path, request in waiting(self._folder) if request.passing]
             self._lease = stack.enter_context(lease(self._folder, self._wait_s))
-            for path in unheard:  # for an earlier controller, which did not live to hear it
-                path.unlink(missing_ok=True)
+            for path, request in waiting(self._folder):
+                if request.passing:  # for an earlier controller, which did not live to hear it
+                    path.unlink(missing_ok=True)
             interrupt = stack.enter_context(listening())
             journal = stack.enter_context(closing(Journal(self._folder, self._clock)))
             # Jobs end before the lease does: the next controller must not meet them.
@@ -205,6 +206,7 @@ class Controller:
         self._hold = PAUSED
         self._desk.journal.held(PAUSED.reason)
         for number in sorted(self._active):
+            self._paused[number] = PAUSED
             self._executor.stop(number, PAUSED.reason)
 
     def _reason_to_leave(self, interrupt: Interrupt) -> Leaving | None:
@@ -306,7 +308,8 @@ class Controller:
                 self._desk.heard(number, event)
 
     def _end(self, number: int, event: LastWord) -> None:
-        leaving = self._leaving or self._hold
+        paused = self._paused.pop(number, self._hold)  # the sweep may go on before it has left
+        leaving = self._leaving or paused
         how = ending(self._desk.trial(number), event, self._spec, leaving)
         self._active.discard(number)
         self._room.leave(number)
@@ -348,9 +351,11 @@ class Controller:
             self._show()
         if not leaving.final:
             return
-        self._frozen.give_up_all(leaving.reason)
         for number in sorted(self._active):
-            self._desk.finish(number, Ending(state=TrialState.PAUSED, reason=leaving.reason), None)
+            trial = self._desk.trial(number)
+            word = Stopped(samples=trial.samples, reason=leaving.reason)
+            self._desk.finish(number, ending(trial, word, self._spec, leaving), None)
+        self._frozen.give_up_all(leaving.reason)
 
     def _close(self) -> SweepView:
         """Say how the sweep stands, see the last data off, and show it all once more."""

@@ -103,6 +103,7 @@ class Desk:
                 resources=self.gang(trial),
                 folder=trial_folder(self.folder, number),
                 shared=self.folder,
+                last=trial.restarts >= self.spec.resources.max_restarts,
             )
         )
         self.tracker.trial_started(number, trial.job, trial.params)

@@ -22,8 +22,8 @@ class Pulse:
     """Whether a study's controller lives, as far as this host can tell.
 
     A process on this host is asked for, by when it began: its number alone may be another's by
-    now. Where that is not known, and on another host, the heartbeat tells: who stood still for
-    `STALE_S` while we looked is dead.
+    now. Where that is not known or not shown, and on another host, the heartbeat tells: who stood
+    still for `STALE_S` while we looked is dead.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -42,11 +42,12 @@ class Pulse:
         if holder is None:
             return False
         if holder["host"] == socket.gethostname():
-            known: str | None = holder.get("process")
-            if known is not None:
-                return process_of(holder["pid"]) == known
-            if not _running(holder["pid"]):
+            running = _running(holder["pid"])
+            if running is False:
                 return False
+            known, found = holder.get("process"), process_of(holder["pid"])
+            if known is not None and (found is not None or running):
+                return bool(found == known)
         beat = (holder.get("token"), holder.get("beat"))
         now = time.monotonic()
         if beat != self._beat:
@@ -54,13 +55,14 @@ class Pulse:
         return now - self._since < STALE_S
 
 
-def _running(pid: int) -> bool:
+def _running(pid: int) -> bool | None:
+    """None for another user's process, which a /proc mounted with hidepid does not show."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
+        return None
     return True
 
 

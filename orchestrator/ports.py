@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 class Launch:
     """One attempt to run one trial; it resumes from the newest checkpoint in `folder` if any.
 
-    shared: folder of the whole study, None for a job of its own.
+    shared: folder of the whole study, None for a job of its own. last: no restart is left should
+        a worker be lost.
     """
 
     trial: int
@@ -34,6 +35,7 @@ class Launch:
     resources: ResourceSpec
     folder: Path
     shared: Path | None = None
+    last: bool = False
 
 
 @dataclass(frozen=True)

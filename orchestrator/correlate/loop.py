@@ -107,6 +107,7 @@ class Downstream:
                 resources=self._resources,
                 folder=folder if work.stage == "fine-tune" else folder / "evaluate",
                 shared=self._shared(work),
+                last=work.restarts >= self._resources.max_restarts,
             )
         )
 

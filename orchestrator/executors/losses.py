@@ -2,42 +2,66 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping
 
 from orchestrator.placement import capacity_of, why_not
 from sweeps.spec import ResourceSpec
 
+Nodes = Mapping[str, Mapping[str, float]]
+"""What nodes have of each resource, by the nodes' ids."""
 SICK = 2
-"""So many trials that lost a worker on a node, none having finished there since, make it sick."""
+"""So many trials that lost a worker on a node, none having left it in order since, make it sick."""
 
 
 class Losses:
-    """Which trials lost a worker on which node since a job last finished there.
+    """Which trials lost a worker on which node since a job last left it in order.
 
-    Nodes go by Ray's ids. Used from the threads of all jobs: each act is one step of a dict.
+    Nodes go by Ray's ids. Used from the threads of all jobs.
     """
 
     def __init__(self) -> None:
         self._by_node: dict[str, frozenset[int]] = {}
+        self._lock = threading.Lock()
 
     def lost(self, trial: int, nodes: Iterable[str]) -> None:
         """A worker of the trial was lost on each of these nodes."""
-        for node in nodes:
-            self._by_node[node] = self._by_node.get(node, frozenset()) | {trial}
+        with self._lock:
+            for node in nodes:
+                self._by_node[node] = self._by_node.get(node, frozenset()) | {trial}
 
     def well(self, nodes: Iterable[str]) -> None:
-        """A job finished on these nodes."""
-        for node in nodes:
-            self._by_node.pop(node, None)
+        """A job left these nodes in order."""
+        with self._lock:
+            for node in nodes:
+                self._by_node.pop(node, None)
+
+    def __len__(self) -> int:
+        return len(self._by_node)
 
     def shunned(
-        self, trial: int, resources: ResourceSpec, nodes: Mapping[str, Mapping[str, float]]
+        self, trial: int, resources: ResourceSpec, nodes: Nodes, free: Nodes
     ) -> frozenset[str]:
         """Nodes that this trial's next job keeps away from: none where it fits nowhere else.
 
-        nodes: what each node that is alive has, busy or not.
+        nodes: what each node that is alive has, busy or not; free: what nobody has taken of it.
+        A sick node is worth waiting for another; one loss of its own, which may have been the
+        trial's fault or chance, only makes the job choose another where that has room now.
         """
-        marked = self._by_node
-        found = {n for n in nodes if trial in (by := marked.get(n, ())) or len(by) >= SICK}
-        rest = capacity_of(has for node, has in nodes.items() if node not in found)
-        return frozenset(found) if why_not(rest, resources) is None else frozenset()
+        with self._lock:
+            marked = dict(self._by_node)
+        sick = frozenset(node for node in nodes if len(marked.get(node, ())) >= SICK)
+        own = frozenset(node for node in nodes if trial in marked.get(node, ()))
+        for found, has in ((sick | own, free), (sick, nodes)):
+            rest = capacity_of(has.get(node, {}) for node in nodes if node not in found)
+            if found and why_not(rest, resources) is None:
+                return found
+        return frozenset()
+
+
+def elsewhere(resources: ResourceSpec, used: Iterable[str], nodes: Nodes) -> bool:
+    """Whether a job fits the cluster without one of the nodes that it has come to."""
+    return any(
+        why_not(capacity_of(nodes[n] for n in nodes if n != node), resources) is None
+        for node in set(used)
+    )

@@ -12,18 +12,17 @@ import os
 import queue
 import threading
 import time
-import traceback
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from jobs.events import TERMINAL, Event, Failed, Finished, Stopped
+from jobs.events import TERMINAL, Event, Failed, Stopped
 from mir.errors import UnreachableError
 from orchestrator.executors.answer import require_answer
 from orchestrator.executors.attempt import Attempt, Cancelled, Patience
 from orchestrator.executors.inline import Runner, default_runner
-from orchestrator.executors.losses import Losses
-from orchestrator.executors.outcome import loss
+from orchestrator.executors.losses import Losses, elsewhere
+from orchestrator.executors.outcome import broken, first_line
 from orchestrator.executors.ray_rank import Rank, RankPlace, heard, rank_places
 from orchestrator.executors.spares import GROWTH, Spares
 from orchestrator.placement import capacity_of, wants, why_waiting
@@ -173,13 +172,8 @@ class RayExecutor:
             last = self._conduct(job)
         except Cancelled:
             last = job.after_kill()
-        except LOST as error:
-            last = loss(error, nodes=lambda: len(_alive()))
-        except raised.RayError as error:
-            last = Failed(kind="error", reason=_first_line(error), detail=str(error))
         except Exception as error:  # noqa: BLE001 - a job that ends unheard holds its slot for ever
-            reason = f"{type(error).__name__}: {_first_line(error)}"
-            last = Failed(kind="error", reason=reason, detail=traceback.format_exc())
+            last = broken(error, LOST, elsewhere=lambda: _may_do_elsewhere(job))
         try:
             if job.gang is not None:
                 self._release(job, job.gang, last)
@@ -192,7 +186,7 @@ class RayExecutor:
     def _release(self, job: Attempt, gang: _Gang, last: Event) -> None:
         """Give the gang up; note what its end says of its nodes, unless it was forced."""
         try:
-            if isinstance(last, Finished):
+            if job.left_in_order:
                 self._losses.well(gang.nodes)
             elif getattr(last, "kind", "") == "worker-lost" and time.monotonic() < job.kill_at:
                 self._losses.lost(job.launch.trial, _lost_on(gang))
@@ -201,7 +195,10 @@ class RayExecutor:
                 gang.free()
 
     def _shunned(self, launch: Launch) -> frozenset[str]:
-        return self._losses.shunned(launch.trial, launch.resources, _alive())
+        if not self._losses:  # Ray is asked for its nodes only where that matters
+            return frozenset()
+        free = available_resources_per_node()
+        return self._losses.shunned(launch.trial, launch.resources, _alive(), free)
 
     def _keep(self, gang: _Gang) -> bool:
         """Whether the gang now waits for another job."""
@@ -249,8 +246,10 @@ class RayExecutor:
         while not group.wait(_POLL_S):
             job.check()
             patience.waits(lambda: why_waiting(self.free(shunned), job.launch.resources) + beside)
-            if shunned and self._shunned(job.launch) != shunned:
-                return False
+            if self._shunned(job.launch) != shunned:
+                return bool(
+                    group.wait(_POLL_S)
+                )  # what has gone from elsewhere may be its own place
         return True
 
     def _conduct(self, job: Attempt) -> Event:
@@ -298,13 +297,20 @@ def _connect(address: str | None, num_cpus: int | None) -> None:
     except Exception as error:  # a node that is slow to start raises no narrower one
         where = "a local Ray cannot be started" if address is None else f"no Ray at {address!r}"
         raise UnreachableError(
-            f"{where}: {_first_line(error)}. Check --address, or leave it out for a local Ray"
+            f"{where}: {first_line(error)}. Check --address, or leave it out for a local Ray"
         ) from error
 
 
 def _alive() -> dict[str, dict[str, float]]:
     """What every node that is alive has, by its id."""
     return {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+
+
+def _may_do_elsewhere(job: Attempt) -> bool:
+    """Whether another attempt comes, and may come to another node."""
+    if job.launch.last or job.gang is None:
+        return False
+    return elsewhere(job.launch.resources, job.gang.nodes, _alive())
 
 
 def _reserve(resources: ResourceSpec, shunned: Collection[str]) -> Any:
@@ -376,24 +382,15 @@ def _places(job: Attempt, gang: _Gang) -> list[RankPlace]:
 def _root_cause(failure: Failed, others: Sequence[Any]) -> Failed:
     """What made a job fail: a rank whose peer has died only says that a connection broke.
 
-    A dead process comes before all, then a failure with a cause of its own, then the given one.
+    A dead process comes before all and is raised, then a failure with a cause of its own, then
+    the given one.
     """
     words = [failure]
     ready: list[Any] = []
     if others:
         ready, _ = ray.wait(list(others), num_returns=len(others), timeout=_LAST_WORDS_S)
     for reference in ready:
-        try:
-            word = heard(ray.get(reference))
-        except LOST as error:
-            return loss(error, nodes=lambda: len(_alive()))
+        word = heard(ray.get(reference))
         if isinstance(word, Failed):
             words.append(word)
     return next((word for word in words if word.kind not in ("error", "worker-lost")), failure)
-
-
-def _first_line(error: BaseException) -> str:
-    """What went wrong; Ray puts its own address of the actor before what the actor raised."""
-    if isinstance(error, raised.RayTaskError):
-        return f"{type(error.cause).__name__}: {_first_line(error.cause)}"
-    return (str(error) or type(error).__name__).strip().splitlines()[0]

@@ -57,8 +57,10 @@ def _header(view: SweepView, now: float) -> Text:
     facts = [f"{len(finished(view))}/{view.spec.budget.trials} trials finished"]
     facts += [f"{running} running"] if running else []
     facts += [f"{stopped} stopped early"] if stopped else []
-    paused = sum(trial.frozen for trial in trials)
-    facts += [f"{paused} paused by a rule"] if paused else []
+    frozen = sum(trial.frozen for trial in trials)
+    paused = sum(trial.state is TrialState.PAUSED for trial in trials) - frozen
+    facts += [f"{paused} paused"] if paused else []
+    facts += [f"{frozen} paused by a rule"] if frozen else []
     facts += [f"{failed} failed"] if failed else []
     facts.append(f"{duration(elapsed(view, now))} so far")
     left = seconds_left(view, now)

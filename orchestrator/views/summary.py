@@ -29,7 +29,12 @@ def print_summary(view: SweepView, folder: Path, best: Path | None, page: Path) 
         console.print(f"and {len(view.trials) - _ROWS} more in the report", style="dim")
     console.print()
     console.print(Text(headline(view), style="bold"))
-    rows = [*_front(view), *ledger(view, view.updated).lines(), ("report", str(page))]
+    rows = [
+        *_cut_short(view, folder),
+        *_front(view),
+        *ledger(view, view.updated).lines(),
+        ("report", str(page)),
+    ]
     rows.append(("MLflow", mlflow_command(view, folder)))
     if best is not None:
         rows = [("settings", settings(_best_params(view))), *rows]
@@ -37,6 +42,18 @@ def print_summary(view: SweepView, folder: Path, best: Path | None, page: Path) 
     for name, value in rows:
         # soft_wrap: a command that is broken over lines cannot be copied.
         console.print(Text.assemble((f"{name:<16}", "dim"), value), soft_wrap=True)
+
+
+def _cut_short(view: SweepView, folder: Path) -> list[tuple[str, str]]:
+    """The trials that a spent budget has paused, and how they go on."""
+    left = sum(not trial.state.final for trial in view.trials.values())
+    if not left:
+        return []
+    limits = view.spec.budget.model_dump(exclude={"trials"}, exclude_none=True)
+    more = " ".join(f"--{name.replace('_', '-')} N" for name in limits)
+    command = f"{program('mirsweep')} extend {shlex.quote(str(folder))} {more}"
+    trials = "1 trial" if left == 1 else f"{left} trials"
+    return [("cut short", f"{trials}; to go on: `{command}`, then the same `run`")]
 
 
 def _front(view: SweepView) -> list[tuple[str, str]]:

@@ -66,6 +66,16 @@ def test_run_ends_with_leaderboard_best_recipe_report_and_commands(recipe: Path)
     assert "mirsweep train runs/small/best.yaml" in done.output
 
 
+def test_run_names_the_command_with_which_trials_go_on_that_a_spent_budget_cut_short(
+    recipe: Path,
+) -> None:
+    done = invoke("run", str(recipe), "--set", f"budget.samples={SAMPLES + 1}")
+    assert done.exit_code == 0, done.stderr
+    assert "cut short       1 trial; " in done.output
+    assert "mirsweep extend runs/small --samples N`, then the same `run`" in done.output
+    assert "cut short" not in invoke("run", str(recipe)).output
+
+
 @pytest.mark.parametrize("more", [("--trials", "5"), ("--set", "budget.trials=5")])
 def test_more_trials_than_a_grid_has_are_refused_on_the_command_line_too(
     recipe: Path, more: tuple[str, str]

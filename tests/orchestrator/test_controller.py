@@ -9,7 +9,7 @@ import pytest
 from small_world import SAMPLES, FakeJobs, FakeStudy, lost, make_sweep
 
 from jobs.events import Failed, Started, Step, Stopped
-from mir.errors import ClusterError, ConfigError, DataError
+from mir.errors import ClusterError, ConfigError, DataError, MirsweepError
 from orchestrator.controller import Controller
 from orchestrator.executors.inline import InlineExecutor
 from orchestrator.fold import load_view
@@ -368,3 +368,22 @@ def test_infeasible_scores_are_not_reported_and_never_a_plain_success(tmp_path):
     assert "not below its start" in trial.reason
     assert trial.violations["loss-below-start"] > 0
     assert list(bench.study.reports[0]) == [0]
+
+
+def test_an_installation_that_is_broken_on_every_node_stops_the_sweep(tmp_path):
+    class Broken(InlineExecutor):
+        starts = 0
+
+        def start(self, launch):
+            self.starts += 1
+            kind = "error" if launch.last else "worker-lost"  # as the Ray executor says it
+            bench.jobs.failures[launch.trial] = [Failed(kind=kind, reason="could not begin")]
+            super().start(launch)
+
+    bench = Bench(tmp_path, make_sweep(resources=ResourceSpec(max_restarts=2)))
+    executor = Broken(bench.jobs)
+    with pytest.raises(MirsweepError, match="3 trials in a row failed with error"):
+        Controller(
+            bench.spec, bench.folder, executor, bench.tracker, open_study=lambda *_: bench.study
+        ).run()
+    assert executor.starts == 3 * 3

@@ -124,6 +124,26 @@ def test_another_process_with_the_number_of_a_dead_holder_is_not_it(tmp_path):
             time.sleep(0.01)
 
 
+def test_a_process_of_another_user_that_cannot_be_looked_at_is_believed_by_its_heart(
+    tmp_path, monkeypatch
+):
+    def refused(_pid, _signal):
+        raise PermissionError
+
+    with lease(tmp_path):
+        mine = json.loads((tmp_path / HOLDER_NAME).read_text())
+    monkeypatch.setattr(module, "process_of", lambda _pid: None)  # /proc is mounted with hidepid
+    monkeypatch.setattr(module.os, "kill", refused)
+    pulse = Pulse(tmp_path)
+    for beat in range(3):
+        holder(tmp_path, **mine | {"beat": beat})
+        assert pulse.alive()
+    deadline = time.monotonic() + 20.0
+    while pulse.alive():
+        assert time.monotonic() < deadline, "its heart stands still"
+        time.sleep(0.02)
+
+
 def test_a_number_alone_is_believed_while_its_heart_beats(tmp_path):
     pulse = Pulse(tmp_path)
     for beat in range(3):

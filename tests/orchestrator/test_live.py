@@ -76,6 +76,14 @@ def test_header_tells_progress_best_and_time_left() -> None:
     assert f"best so far: trial {best_trial(view).number}, MIR 3.68 →" in shown
 
 
+def test_header_tells_of_trials_that_are_paused_though_by_no_rule() -> None:
+    view = make_view(14, running=True)
+    cut = {12: replace(view.trials[12], state=TrialState.PAUSED, reason="the budget is spent")}
+    view = replace(view, trials={**view.trials, **cut})
+    shown = text(render(view, OPENED + 300))
+    assert "12/16 trials finished · 4 stopped early · 1 paused · 1 failed · " in shown
+
+
 def test_a_small_terminal_keeps_the_open_trials() -> None:
     shown = text(render(make_view(70, running=True), OPENED + 300, height=16), 80)
     assert len(shown.splitlines()) <= 16

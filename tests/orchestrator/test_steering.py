@@ -3,7 +3,7 @@
 import json
 import os
 import socket
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from random import Random
 from types import SimpleNamespace
 
@@ -23,7 +23,7 @@ from orchestrator.detach import LOG, detach_here, detach_on_cluster
 from orchestrator.eventlog import EventLog
 from orchestrator.executors.inline import InlineExecutor
 from orchestrator.fold import load_view
-from orchestrator.lease import HOLDER_NAME
+from orchestrator.lease import HOLDER_NAME, lease
 from orchestrator.state import SweepView, TrialState, TrialView
 from orchestrator.steering import failed_points
 from orchestrator.trackers.memory import MemoryTracker
@@ -300,6 +300,21 @@ def test_what_an_earlier_controller_did_not_live_to_hear_is_not_for_the_next(tmp
     folder = tmp_path / "s"
     folder.mkdir()
     post(folder, Request(verb=verb))
+    view, _, _ = run(folder, {})
+    assert states(view) == ["complete"] * 4
+    assert not waiting(folder)
+
+
+def test_nor_is_what_was_meant_for_a_holder_that_died_while_the_next_waited(tmp_path, monkeypatch):
+    folder = tmp_path / "s"
+
+    @contextmanager
+    def waited_for(place, wait_s):
+        post(place, Request(verb="stop"))
+        with lease(place, wait_s) as held:
+            yield held
+
+    monkeypatch.setattr(loop, "lease", waited_for)
     view, _, _ = run(folder, {})
     assert states(view) == ["complete"] * 4
     assert not waiting(folder)
