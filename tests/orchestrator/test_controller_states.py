@@ -15,10 +15,12 @@ from puppet import Stage
 from small_world import EVERY, SAMPLES, Killed, lost, make_sweep
 
 from jobs.events import Failed
+from orchestrator.budget import trials_left
+from orchestrator.control import Request, post, waiting
 from orchestrator.eventlog import read_records
 from orchestrator.fold import load_view
 from orchestrator.state import TrialState
-from sweeps.spec import StopSpec
+from sweeps.spec import BudgetSpec, StopSpec
 
 TOLD = {TrialState.COMPLETE: "COMPLETE", TrialState.PRUNED: "PRUNED", TrialState.FAILED: "FAIL"}
 WHICH = st.integers(0, 7)
@@ -43,19 +45,25 @@ class Sweep(RuleBasedStateMachine):
         super().__init__()
         self._folder = TemporaryDirectory()
         self._quick = ExitStack()
+        self.stage = None
 
     @initialize(
         trials=st.integers(1, 6),
         cpus=st.integers(1, 3),
         pause=st.booleans(),
         sizes=st.sampled_from([(), (1, 2), (2, 1, 1)]),
+        samples=st.sampled_from([None, SAMPLES, 3 * SAMPLES]),
     )
-    def begin(self, trials, cpus, pause, sizes):
+    def begin(self, trials, cpus, pause, sizes, samples):
         enter = self._quick.enter_context
+        enter(mock.patch("orchestrator.controller.POLL_S", 0.0))
         enter(mock.patch("orchestrator.trackers.background.BACKOFF_S", (0.001,)))
         enter(mock.patch("orchestrator.controller.FLUSH_S", 0.02))
         stop = StopSpec(min_samples=EVERY, min_trials=2, confidence=0.0, pause=pause)
         spec = make_sweep(trials, stop=stop)
+        budget = BudgetSpec(trials=trials, samples=samples)
+        spec = spec.model_copy(update={"budget": budget})
+        self.asked = {}
         if sizes:
             space = {**spec.space, "resources": {"workers": {"choices": [1, 2]}}}
             spec = spec.model_copy(update={"space": space})
@@ -119,6 +127,36 @@ class Sweep(RuleBasedStateMachine):
     def somebody_presses_ctrl_c(self):
         self.stage.interrupt.name = "SIGINT"
 
+    @precondition(running)
+    @rule(verb=st.sampled_from(["pause", "resume", "drain", "stop"]))
+    def somebody_steers_the_controller(self, verb):
+        self.ask(Request(verb=verb))
+
+    @precondition(running)
+    @rule()
+    def it_is_resumed_twice(self):
+        self.ask(Request(verb="resume"), Request(verb="resume"))
+        if self.running() and not waiting(self.stage.folder):  # one that leaves hears no more
+            assert not load_view(self.stage.folder).held
+
+    @rule(trials=st.integers(0, 2), samples=st.sampled_from([0, EVERY, SAMPLES]))
+    def somebody_gives_a_larger_budget(self, trials, samples):
+        self.ask(Request(verb="extend", trials=trials, samples=samples))
+
+    @rule(rate=st.sampled_from([1e-3, 1e-2, 2e-2]))
+    def somebody_has_a_point_to_try(self, rate):
+        self.ask(Request(verb="enqueue", point={"learning_rate": rate}))
+
+    @rule()
+    def failed_trials_are_tried_again(self):
+        self.ask(Request(verb="retry"))
+
+    def ask(self, *requests):
+        for request in requests:
+            self.asked[post(self.stage.folder, request).stem] = request
+        if self.running():
+            self.stage.turn(lambda executor: ())
+
     @rule(cpus=st.integers(0, 3))
     def nodes_come_and_go(self, cpus):
         self.stage.cpus = float(max(cpus, self.least))
@@ -131,11 +169,11 @@ class Sweep(RuleBasedStateMachine):
 
     @invariant()
     def no_resource_is_given_twice(self):
-        assert not getattr(self, "stage", None) or not self.stage.crowded
+        assert self.stage is None or not self.stage.crowded
 
     @invariant()
     def what_runs_is_what_the_log_says(self):
-        if getattr(self, "stage", None) is None or not self.running():
+        if self.stage is None or not self.running():
             return
         view = load_view(self.stage.folder)
         said = sorted(n for n, t in view.trials.items() if t.state is TrialState.RUNNING)
@@ -143,7 +181,7 @@ class Sweep(RuleBasedStateMachine):
 
     @invariant()
     def a_paused_trial_may_return(self):
-        if getattr(self, "stage", None) is None:
+        if self.stage is None:
             return
         stage = self.stage
         view = load_view(stage.folder)
@@ -155,13 +193,12 @@ class Sweep(RuleBasedStateMachine):
                 assert stage.spec.stop.pause
 
     def teardown(self):
-        if getattr(self, "stage", None) is None:
-            return
         try:
-            self._to_the_end()
-            check(self.stage)
+            if self.stage is not None:
+                self._to_the_end()
+                check(self.stage, self.asked)
         finally:
-            if self.running():
+            if self.stage is not None and self.running():
                 self.stage.turn(Killed())
             self._quick.close()
             self._folder.cleanup()
@@ -169,24 +206,39 @@ class Sweep(RuleBasedStateMachine):
     def _to_the_end(self):
         stage = self.stage
         stage.storage.lasts, stage.cpus = False, 2.0
+        if self.running():
+            self.ask(Request(verb="resume"))
         for _ in range(2000):
             if self.running():
                 stage.executor.resize(2.0)
                 stage.turn(lambda executor: executor.move(0))
-            elif getattr(stage.ended, "ended", None) is not None:
+            elif getattr(stage.ended, "ended", None) is None or waiting(stage.folder):
+                stage.begin()
+            elif all(trial.state.final for trial in stage.ended.trials.values()) and (
+                not trials_left(stage.ended)
+            ):
                 return
             else:
-                stage.begin()
+                assert "samples is spent" in stage.ended.note
+                self.ask(Request(verb="extend", samples=SAMPLES))
         raise AssertionError("the sweep never ends")
 
 
-def check(stage):
-    """What must hold of a finished sweep, whatever happened on the way."""
+def check(stage, asked):
+    """What must hold of a finished sweep, whatever happened on the way. asked: requests by name."""
     view = load_view(stage.folder)
     assert stage.ended == view
     # Every budgeted trial is there, each with one final state in the log, Optuna and the tracker.
-    assert sorted(view.trials) == list(range(stage.spec.budget.trials))
+    assert sorted(view.trials) == list(range(view.spec.budget.trials))
     records = list(read_records(stage.folder / "events.jsonl"))
+    # What people asked for was carried out once; a retry, where there was something to try again.
+    larger = [record.data for record in records if record.kind == "extended"]
+    taken = {data["request"]: len(data.get("points", ())) for data in larger}
+    assert len(taken) == len(larger)
+    lasting = {name for name, request in asked.items() if request.verb in ("extend", "enqueue")}
+    assert lasting <= set(taken) <= set(asked)
+    more = sum(asked[name].trials + points for name, points in taken.items())
+    assert view.spec.budget.trials == stage.spec.budget.trials + more
     endings = Counter(record.data["trial"] for record in records if record.kind == "ended")
     assert endings == Counter(list(view.trials))
     assert stage.study.states() == {n: TOLD[t.state] for n, t in view.trials.items()}
