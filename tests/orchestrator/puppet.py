@@ -14,7 +14,7 @@ from pathlib import Path
 from small_world import FakeJobs, FakeStudy, Fuse, Fused, Killed
 
 from jobs.events import Failed
-from mir.errors import ClusterError
+from mir.errors import ClusterError, MirsweepError
 from orchestrator.controller import Controller
 from orchestrator.eventlog import EventLog
 from orchestrator.executors.inline import InlineExecutor, _free
@@ -162,9 +162,9 @@ class Stage:
         self.executor = None
         how, what = turn
         self.ended = what
-        if how == "raised" and not isinstance(what, Killed | ClusterError):
+        if how == "raised" and not isinstance(what, Killed | MirsweepError):
             raise what
-        if isinstance(what, ClusterError) and not self.storage.lasts:
+        if isinstance(what, MirsweepError) and not self.storage.lasts:
             assert "in a row" in str(what) or "free some space" in str(what), what
 
     @contextmanager
