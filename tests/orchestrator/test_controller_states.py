@@ -113,6 +113,13 @@ class Sweep(RuleBasedStateMachine):
         self.stage.fuse.left = None
 
     @precondition(running)
+    @rule(left=st.integers(0, 4))
+    def the_controller_is_killed_while_it_does_what_it_was_asked_for(self, left):
+        self.stage.fuse.left = left
+        self.ask(Request(verb="extend", trials=1))
+        self.stage.fuse.left = None
+
+    @precondition(running)
     @rule()
     def the_controller_is_killed_while_it_waits(self):
         self.stage.turn(Killed())
