@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 
 from orchestrator.placement import capacity_of, why_not
 from sweeps.spec import ResourceSpec
@@ -13,6 +14,10 @@ Nodes = Mapping[str, Mapping[str, float]]
 SICK = 2
 """So many trials that lost a worker on a node, none having left it in order since, make it sick."""
 
+SETTLE_S = 10.0
+"""How long a trial waits for room elsewhere after a loss of its own: a cluster hears a little late
+of room that was given back."""
+
 
 class Losses:
     """Which trials lost a worker on which node since a job last left it in order.
@@ -20,8 +25,10 @@ class Losses:
     Nodes go by Ray's ids. Used from the threads of all jobs.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._by_node: dict[str, frozenset[int]] = {}
+        self._newest: dict[str, float] = {}
+        self._clock = clock
         self._lock = threading.Lock()
 
     def lost(self, trial: int, nodes: Iterable[str]) -> None:
@@ -29,6 +36,7 @@ class Losses:
         with self._lock:
             for node in nodes:
                 self._by_node[node] = self._by_node.get(node, frozenset()) | {trial}
+                self._newest[node] = self._clock()
 
     def well(self, nodes: Iterable[str]) -> None:
         """A job left these nodes in order."""
@@ -46,13 +54,15 @@ class Losses:
 
         nodes: what each node that is alive has, busy or not; free: what nobody has taken of it.
         A sick node is worth waiting for another; one loss of its own, which may have been the
-        trial's fault or chance, only makes the job choose another where that has room now.
+        trial's fault or chance, only makes the job choose another where that has room now or in
+        a moment.
         """
         with self._lock:
-            marked = dict(self._by_node)
+            marked, recent = dict(self._by_node), self._clock() - SETTLE_S
+            fresh = {node for node in marked if self._newest[node] > recent}
         sick = frozenset(node for node in nodes if len(marked.get(node, ())) >= SICK)
         own = frozenset(node for node in nodes if trial in marked.get(node, ()))
-        for found, has in ((sick | own, free), (sick, nodes)):
+        for found, has in ((sick | own, free), (sick | (own & fresh), nodes), (sick, nodes)):
             rest = capacity_of(has.get(node, {}) for node in nodes if node not in found)
             if found and why_not(rest, resources) is None:
                 return found

@@ -247,9 +247,8 @@ class RayExecutor:
             job.check()
             patience.waits(lambda: why_waiting(self.free(shunned), job.launch.resources) + beside)
             if self._shunned(job.launch) != shunned:
-                return bool(
-                    group.wait(_POLL_S)
-                )  # what has gone from elsewhere may be its own place
+                # What has gone from elsewhere may be its own place.
+                return bool(group.wait(_POLL_S))
         return True
 
     def _conduct(self, job: Attempt) -> Event:

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from orchestrator.executors.losses import Losses
+from orchestrator.executors.losses import SETTLE_S, Losses
 from sweeps.spec import ResourceSpec
 
 NODES = {name: {"CPU": 2.0, "memory": 1.0} for name in "abc"}
@@ -68,11 +68,23 @@ def test_a_job_that_finishes_somewhere_says_that_it_is_well_there():
     ],
 )
 def test_for_one_loss_nobody_waits_and_for_a_sick_node_everybody(lost, free, shunned):
-    losses = Losses()
+    now = [0.0]
+    losses = Losses(lambda: now[0])
     for trial, nodes in lost.items():
         losses.lost(trial, nodes)
+    now[0] += SETTLE_S
     room = {name: has if name in free else {"CPU": 0.0} for name, has in NODES.items()}
     assert losses.shunned(0, ResourceSpec(), NODES, room) == set(shunned)
+
+
+def test_room_that_is_given_back_elsewhere_is_waited_for_a_moment():
+    now = [0.0]
+    losses = Losses(lambda: now[0])
+    losses.lost(0, "a")
+    busy = {name: {"CPU": 0.0} for name in "bc"} | {"a": NODES["a"]}
+    assert losses.shunned(0, ResourceSpec(), NODES, busy) == {"a"}
+    now[0] += SETTLE_S
+    assert losses.shunned(0, ResourceSpec(), NODES, busy) == set()
 
 
 def test_gangs_that_are_lost_at_once_on_one_node_all_count():
