@@ -81,7 +81,7 @@ class _Run:
         join(place)
         self._spec, self._place = spec, place
         self._began = time.monotonic()
-        # Dropout differs by rank; parts that are made anew do not, they have the spec's seed.
+        # Dropout differs by rank; parts that are made anew do not.
         torch.manual_seed(spec.seed * 1_000_003 + place.rank)
         built = build_job(spec, _attention(spec, place))
         caption, prefix = spec.data.max_caption_tokens, len(built.model.prefix_ids)

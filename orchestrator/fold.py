@@ -38,6 +38,7 @@ from pydantic import ValidationError
 
 from jobs.events import Checkpointed, Event, Scored, Skipped, Started, Step, event_from_json
 from jobs.spec import Frozen, JobSpec
+from jobs.spec.base import first_mistake
 from mir.errors import DataError
 from orchestrator.eventlog import LOG_NAME, Record, read_records
 from orchestrator.state import StepPoint, SweepView, TrialState, TrialView
@@ -189,10 +190,9 @@ def _known(model: type[Spec], data: dict[str, Any]) -> Spec:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
+        place, words = first_mistake(error)
         raise DataError(
-            f"the event log was written by another version of mirsweep: {place}: {first['msg']}. "
+            f"the event log was written by another version of mirsweep: {place}: {words}. "
             "Go on with the version that wrote it"
         ) from error
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from jobs.spec.base import first_mistake
 from sweeps.spec import SweepSpec
 
 MAY_CHANGE = ("budget", "resources", "tracking", "retention")
@@ -28,9 +29,8 @@ def recorded_change(recorded: Mapping[str, Any], sweep: SweepSpec) -> str | None
     try:
         before = SweepSpec.model_validate(recorded)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        return f"{place}: written by another version of mirsweep ({first['msg']})"
+        place, words = first_mistake(error)
+        return f"{place}: written by another version of mirsweep ({words})"
     return first_change(identity(before), identity(sweep))
 
 

@@ -110,5 +110,5 @@ def _sums(tensor: Tensor) -> bytes:
 
 def _source(part: str, spec: JobSpec) -> str:
     names = {"vision": str(spec.model.vision), "language": str(spec.model.language)}
-    own = str(names.get(part, "the job's seed"))
+    own = str(names.get(part, "the first job's seed"))
     return own if spec.start is None else f"{own}, then {spec.start}"

@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from jobs.events import Event, event_from_json
 from jobs.place import Place
+from jobs.spec.base import first_mistake
 from jobs.spec.downstream import AnyJob, job_from_json
 from mir.errors import ClusterError
 from orchestrator.executors.inline import Runner
@@ -95,10 +96,9 @@ def heard(said: dict[str, Any]) -> Event:
     try:
         return event_from_json(said)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
+        place, words = first_mistake(error)
         raise ClusterError(
-            f"a rank sent what this mirsweep does not know: {place}: {first['msg']}. Install the "
+            f"a rank sent what this mirsweep does not know: {place}: {words}. Install the "
             "same version of mirsweep on every node"
         ) from error
 
