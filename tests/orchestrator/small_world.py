@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import log10
+from pathlib import Path
 
 from jobs.events import (
     Checkpointed,
@@ -222,8 +223,7 @@ class FakeJobs:
             )
             if samples % EVERY == 0:
                 yield score(samples, mir_at(spec, samples))
-                checkpoint.write_text(json.dumps(samples))
-                yield Checkpointed(samples=samples, path=str(checkpoint))
+                yield save(samples, checkpoint)
             if failure is not None and samples > SAMPLES // 2:
                 yield failure
                 return
@@ -232,11 +232,18 @@ class FakeJobs:
                 if isinstance(reason, Dismissal):
                     self.dismissed.add(number)
                 else:
-                    checkpoint.write_text(json.dumps(samples))
-                    yield Checkpointed(samples=samples, path=str(checkpoint))
+                    yield save(samples, checkpoint)
                 yield Stopped(samples=samples, reason=reason)
                 return
         yield Finished(samples=SAMPLES, seconds=1.0)
+
+
+def save(samples: int, checkpoint: Path) -> Checkpointed:
+    """As whole as a real job's: a disk that fills up meanwhile leaves the previous one."""
+    aside = checkpoint.with_suffix(".part")
+    aside.write_text(json.dumps(samples))
+    aside.replace(checkpoint)
+    return Checkpointed(samples=samples, path=str(checkpoint))
 
 
 def lost(reason: str = "its process died") -> Failed:
