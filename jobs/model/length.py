@@ -27,8 +27,9 @@ def require_room(model: Llava, field: str, tokens: int, prefix: int) -> None:
     if most is None:
         return
     tower: Any = model.vision
+    like = next(model.projector.parameters())
     with torch.no_grad():
-        vision = model.projector(torch.zeros(1, tower.tokens, tower.width)).shape[1]
+        vision = model.projector(like.new_zeros(1, tower.tokens, tower.width)).shape[1]
     beyond = prefix + vision + tokens - most
     if beyond > 0:
         remedy = (

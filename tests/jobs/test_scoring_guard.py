@@ -120,6 +120,15 @@ def test_scores_repeat_exactly_and_leave_modes_and_random_state(base, place):
     assert all(p.grad is None for p in built.model.parameters())
 
 
+def test_a_model_that_was_cast_before_is_scored_as_one_cast_afterwards(base, place):
+    spec = spec_of(base)
+    before, after = built_for(spec), built_for(spec)
+    before.model.bfloat16()
+    scorers = [Scorer(spec, built, place) for built in (before, after)]
+    after.model.bfloat16()
+    assert scorers[0].score()[0].mir == scorers[1].score()[0].mir
+
+
 def test_a_moved_encoder_is_encoded_anew(base, place):
     spec = spec_of(base, model={"trainable": "everything"})
     built = built_for(spec)
