@@ -55,9 +55,17 @@ def train(
     from jobs.events import Failed, Stopped
     from jobs.launch import run_local
     from jobs.spec.downstream import EvaluateSpec
+    from orchestrator.executors.scores import keep_scores
+
+    place.mkdir(parents=True, exist_ok=True)
+    tell = _Teller(as_json)
+
+    def hear(event: Event) -> None:
+        keep_scores(event, place)
+        tell(event)
 
     chosen = device or (Device.CUDA if workers <= this_machine().nodes[0][1] else Device.CPU)
-    last = run_local(spec, workers, place, _Teller(as_json), device=chosen.value)
+    last = run_local(spec, workers, place, hear, device=chosen.value)
     if isinstance(last, Failed):
         say_error(last.reason)
         raise typer.Exit(2 if last.kind in _YOURS else 1)

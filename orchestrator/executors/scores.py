@@ -21,19 +21,24 @@ def with_scores_kept(events: Iterator[Event], folder: Path) -> Iterator[Event]:
 
     Each new score is in the file before it is passed on, hence before the next checkpoint.
     """
-    path = folder / SCORES
     for event in events:
-        if isinstance(event, Started):
-            yield event
-            kept = [score for score in read_scores(path) if score.samples <= event.resumed_samples]
-            _write(path, kept if event.resumed_samples else [])
-            if event.resumed_samples:
-                yield from kept
-            continue
-        if isinstance(event, Scored):
-            with path.open("a") as file:
-                file.write(event.model_dump_json() + "\n")
+        known = keep_scores(event, folder)
         yield event
+        yield from known
+
+
+def keep_scores(event: Event, folder: Path) -> list[Scored]:
+    """Bring the file up to an event of the lead rank; returns what was known when it started."""
+    path = folder / SCORES
+    if isinstance(event, Scored):
+        with path.open("a") as file:
+            file.write(event.model_dump_json() + "\n")
+    if not isinstance(event, Started):
+        return []
+    begin = event.resumed_samples
+    known = [score for score in read_scores(path) if begin and score.samples <= begin]
+    _write(path, known)
+    return known
 
 
 def read_scores(path: Path) -> list[Scored]:

@@ -9,14 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from small_world import SAMPLES, FakeJobs, make_sweep
+from small_world import SAMPLES, FakeJobs, make_sweep, score
 from typer.testing import CliRunner, Result
 
-from jobs.events import Event, Failed, Finished, Step, Stopped
+from jobs.events import Event, Failed, Finished, Started, Step, Stopped
 from jobs.place import Place
 from jobs.spec import JobSpec
 from orchestrator.cli import app
 from orchestrator.executors.inline import InlineExecutor
+from orchestrator.executors.scores import read_scores
 from orchestrator.failures import INTERRUPTED
 from orchestrator.fold import load_view
 from orchestrator.trackers.memory import MemoryTracker
@@ -175,6 +176,26 @@ def test_train_leaves_with_the_code_of_its_end(
     assert done.exit_code == code, done.stderr
     assert asked == {"spec": job, "workers": 2, "folder": Path("runs/job"), "device": "cpu"}
     assert done.stderr.count("\n") == (1 if code else 0)
+
+
+def test_train_keeps_its_scores_where_a_sweep_does(recipe, monkeypatch) -> None:
+    """So that `mirsweep score` and a later comparison find what the job itself had measured."""
+    spec = make_sweep().base
+    begins = iter((0, 256))
+
+    def run_local(_spec, _workers, folder, on_event, *, device):
+        begin = next(begins)
+        on_event(Started(ranks=1, device=device, trainable={}, resumed_samples=begin))
+        for samples in (begin + 256, begin + 512):
+            on_event(score(samples, 3.0))
+        on_event(last := Finished(samples=512, seconds=1.0))
+        return last
+
+    monkeypatch.setattr("jobs.launch.run_local", run_local)
+    Path("job.yaml").write_text(dump_job(spec))
+    for expected in ([256, 512], [256, 512, 768]):
+        assert invoke("train", "job.yaml").exit_code == 0
+        assert [s.samples for s in read_scores(Path("runs/job/scores.jsonl"))] == expected
 
 
 def test_train_refuses_what_is_no_job(recipe: Path) -> None:
