@@ -208,7 +208,7 @@ def grid(
         sizes = [12 if best and n == best.number else 8 for n in numbers]
         data.append({
             "type": "scatter", "mode": "markers", "x": x, "y": y, "customdata": numbers,
-            "xaxis": f"x{end}", "yaxis": f"y{end}",
+            "xaxis": f"x{end}", "yaxis": f"y{end}", "cliponaxis": False,
             "marker": {"color": colours, "size": sizes, "opacity": 0.85, "line": {"width": 0}},
             "hovertemplate": "trial %{customdata}<br>%{x:.4~g}<br>MIR %{y:.3f}<extra></extra>"
             if not any(isinstance(v, str) for v in x)

@@ -131,10 +131,14 @@ def stopped(view: SweepView) -> str:
 
 
 def not_counting(view: SweepView) -> str:
-    """Trials whose last score does not count and trials that failed; '' if there are none."""
+    """Trials whose last score does not count and trials that failed; '' if there are none.
+
+    Without those that were stopped for that very reason, which `stopped` says.
+    """
     rows = []
     for trial in view.trials.values():
-        reasons = [f"does not count: {trial.violation}"] if trial.feasible is False else []
+        unsaid = trial.feasible is False and trial.violation not in trial.reason
+        reasons = [f"does not count: {trial.violation}"] if unsaid else []
         if trial.state is TrialState.FAILED:
             reasons.insert(0, f"failed: {trial.reason}")
         if reasons:
