@@ -8,8 +8,9 @@ answer however often they are asked about.
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Sequence
-from typing import TYPE_CHECKING, NoReturn, cast
+from typing import TYPE_CHECKING, cast
 
+from mir.errors import MirsweepError
 from sweeps.board import Entry
 from sweeps.objective import Direction
 
@@ -45,9 +46,10 @@ def halving(min_samples: int, factor: int, bracket: int) -> BasePruner:
 def prunes(pruner: BasePruner, mine: float, others: View) -> bool:
     """Whether the pruner stops a trial that comes to the others' step with the value `mine`.
 
-    At a rung, it has passed those below. Raises AttributeError with a remedy if the installed
-    Optuna's pruner looks at what the view does not have.
+    At a rung, it has passed those below. Raises MirsweepError if the pruner, of a later Optuna,
+    asks for something that the view does not have.
     """
+    from optuna import __version__
     from optuna.trial import TrialState, create_trial
 
     trial = create_trial(
@@ -55,20 +57,16 @@ def prunes(pruner: BasePruner, mine: float, others: View) -> bool:
         intermediate_values={others.samples: mine},
         system_attrs={_mark(below): mine for below in range(others.rung or 0)},
     )
-    return pruner.prune(cast("Study", others), trial)
+    try:
+        return pruner.prune(cast("Study", others), trial)
+    except (AttributeError, TypeError) as lacking:
+        raise MirsweepError(
+            f"stop: {type(pruner).__name__} of Optuna {__version__} asks for more than it is shown "
+            f"({lacking}): install a version that passes tests/sweeps/test_pruners.py"
+        ) from lacking
 
 
-class _Shown:
-    def __getattr__(self, name: str) -> NoReturn:
-        from optuna import __version__
-
-        raise AttributeError(
-            f"sweeps/pruners.py: Optuna {__version__}'s pruner asks for {name!r}, which it is not "
-            "shown there: install a version that passes tests/sweeps/test_pruners.py"
-        )
-
-
-class View(_Shown):
+class View:
     """A study, and its storage, for one question: the others' points, all at one step.
 
     samples: the step. rung: how many rungs lie below it, None where it is none.
@@ -91,25 +89,24 @@ class View(_Shown):
 
     def get_trials(
         self,
-        deepcopy: bool,  # noqa: ARG002 - Optuna's signature
+        deepcopy: bool = True,  # noqa: ARG002 - Optuna's signature
         states: Container[TrialState] | None = None,
-    ) -> Sequence[Entry] | _Trials:
+    ) -> _Trials:
         """Those that take part count as complete, whatever became of them."""
         from optuna.trial import TrialState
 
-        if states is not None and TrialState.COMPLETE not in states:
-            return ()
-        return _Trials(self._others, self.samples, self.rung)
+        complete = states is None or TrialState.COMPLETE in states
+        return _Trials(self._others if complete else (), self.samples, self.rung)
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: float) -> None:
         """The trial asked about has come to a rung: no later question needs to know."""
 
 
-class _Trials(_Shown):
+class _Trials:
     """Trials that are there while they are read, one after the other.
 
-    At every score there may be ten thousand of them, whose making and keeping would cost more
-    than all else that a score costs: they are one object, with the values of the next each time.
+    Ten thousand of them at every score would cost more to make, or to keep, than all else that a
+    score costs: they are one object, which has the values of the next one each time.
     """
 
     def __init__(self, others: Sequence[Entry], samples: int, rung: int | None) -> None:
@@ -119,22 +116,22 @@ class _Trials(_Shown):
         return len(self._others)
 
     def __iter__(self) -> Iterator[_Trial]:
-        trial = _Trial()
+        trial, samples = _Trial(), self._samples
         values, marks = trial.intermediate_values, trial.system_attrs
         if self._rung is None:
             for entry in self._others:
-                values[self._samples] = entry[0]
+                values[samples] = entry[0]
                 yield trial
         else:
             mark = _mark(self._rung)
             for entry in self._others:
-                values[self._samples] = marks[mark] = entry[0]
+                values[samples] = marks[mark] = entry[0]
                 yield trial
-        # Who has kept it would read the last one's values as everyone's.
+        # Whoever has kept it would take the last one's values for everyone's.
         del trial.intermediate_values, trial.system_attrs
 
 
-class _Trial(_Shown):
+class _Trial:
     __slots__ = ("intermediate_values", "system_attrs")
 
     def __init__(self) -> None:

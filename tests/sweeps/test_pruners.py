@@ -6,9 +6,16 @@ import optuna
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from optuna.pruners import BasePruner, NopPruner, PercentilePruner, SuccessiveHalvingPruner
+from optuna.pruners import (
+    BasePruner,
+    HyperbandPruner,
+    NopPruner,
+    PercentilePruner,
+    SuccessiveHalvingPruner,
+)
 from sweeps_scores import a_sweep, scored
 
+from mir.errors import MirsweepError
 from sweeps import pruners
 from sweeps.board import EVERYONE, Board
 from sweeps.decision import Verdict
@@ -26,10 +33,10 @@ POINTS = st.lists(
 )
 
 
-def a_race(number=99, value=5.0, samples=300, direction="minimize", seed=0):
+def a_race(number=99, value=5.0, samples=300, direction="minimize"):
     return Race(
         number=number, mine=[Point(samples, value, 0.0)], rivals={}, direction=direction,
-        min_samples=100, budget=900, slack=100, seed=seed,
+        min_samples=100, budget=900, slack=100, seed=0,
     )  # fmt: skip
 
 
@@ -65,6 +72,20 @@ def test_nobody_falls_behind_unless_the_pruner_says_so(rule, monkeypatch):
         assert {isinstance(pruner, SuccessiveHalvingPruner) for pruner in asked} == halving
     leader = replace(race, mine=[Point(300, 0.5, 0.0)])
     assert answers(leader, board, rule, monkeypatch, True) == (False, [])
+
+
+def test_inside_a_bracket_hyperbands_own_pruner_is_asked(monkeypatch):
+    hyperband = HyperbandPruner(min_resource=100, max_resource=900, reduction_factor=3)
+    study = optuna.create_study()
+    study.ask()
+    hyperband.prune(study, study.trials[0])
+    for bracket, expected in enumerate(hyperband._pruners):
+        numbers = [n for n in range(60) if bracket_of(a_race(), n, 3) == bracket]
+        board = a_board([(n, 900, 1.0) for n in numbers])
+        race = a_race(numbers[0], samples=900)
+        _, asked = answers(race, board, "hyperband", monkeypatch, True)
+        assert vars(asked[0]) == vars(expected)
+    assert bracket == 2
 
 
 @pytest.mark.parametrize("rule", RULES[:3])
@@ -142,28 +163,29 @@ class Curious(BasePruner):
         return True
 
 
-def read_twice(study):
-    return [trial.system_attrs for trial in list(study.get_trials(deepcopy=False))]
+def kept(study):
+    return [trial.system_attrs for trial in list(study.get_trials())]
 
 
 @pytest.mark.parametrize(
-    ("look", "name"),
+    ("look", "lacking"),
     [
-        (lambda study: study.best_trial, "best_trial"),
-        (lambda study: study._storage.get_trial(0), "get_trial"),
-        (lambda study: [trial.params for trial in study.get_trials(False)], "params"),
-        (lambda study: study.get_trials(deepcopy=False).copy(), "copy"),
-        (read_twice, "system_attrs"),
+        (lambda study: study.best_trial, "'View' object has no attribute 'best_trial'"),
+        (lambda study: study._storage.get_trial(0), "no attribute 'get_trial'"),
+        (lambda study: [trial.params for trial in study.get_trials()], "no attribute 'params'"),
+        (lambda study: study.get_trials()[0], "not subscriptable"),
+        (kept, "no attribute 'system_attrs'"),
     ],
 )
-def test_a_pruner_that_asks_for_more_than_the_view_has_is_named(look, name):
+def test_a_pruner_that_asks_for_more_than_the_view_has_is_named(look, lacking):
     view = View([(1.0, 0, 0.0)], 100, "minimize")
-    with pytest.raises(AttributeError) as refused:
+    with pytest.raises(MirsweepError) as refused:
         pruners.prunes(Curious(look), 2.0, view)
-    assert str(refused.value) == (
-        f"sweeps/pruners.py: Optuna {optuna.__version__}'s pruner asks for {name!r}, which it is "
-        "not shown there: install a version that passes tests/sweeps/test_pruners.py"
-    )
+    said = str(refused.value)
+    version = optuna.__version__
+    assert said.startswith(f"stop: Curious of Optuna {version} asks for more than it is shown (")
+    assert lacking in said
+    assert said.endswith("): install a version that passes tests/sweeps/test_pruners.py")
 
 
 def test_only_those_that_take_part_are_shown_and_they_count_as_complete():
