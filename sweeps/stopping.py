@@ -234,7 +234,7 @@ def _answered(race: Race, answer: Comparison | Stop | str, sweep: SweepSpec) -> 
     reason = _compared(race, answer, sweep)
     mine, confidence = race.mine[-1], sweep.stop.confidence
     # The pruner is asked last: it goes through all the others.
-    if _lead(race, answer) < 0 and not separates(mine, answer, confidence):
+    if _lag(race, answer) > 0 and not separates(mine, answer, confidence):
         reason += f", not separate at confidence {confidence:g}"
         return Decision(verdict=Verdict.CONTINUE, reason=reason)
     if not answer.behind:
@@ -256,14 +256,14 @@ def _compared(race: Race, answer: Comparison, sweep: SweepSpec) -> str:
 
 def _behind(race: Race, answer: Comparison, sweep: SweepSpec) -> float:
     """See `Standing`; above 0 exactly where the comparison would stop the trial."""
-    behind = -_lead(race, answer) - _margin(race.mine[-1], answer, sweep.stop.confidence)
+    behind = _lag(race, answer) - _margin(race.mine[-1], answer, sweep.stop.confidence)
     return behind if behind <= 0 or answer.behind else 0.0
 
 
-def _lead(race: Race, answer: Comparison) -> float:
-    """By how much the trial is better than the figure."""
+def _lag(race: Race, answer: Comparison) -> float:
+    """By how much the trial is worse than the figure."""
     sign = 1.0 if race.direction == "minimize" else -1.0
-    return sign * (answer.value - race.mine[-1].value)
+    return sign * (race.mine[-1].value - answer.value)
 
 
 def _key(standing: Standing) -> float:
