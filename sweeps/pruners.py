@@ -11,7 +11,6 @@ from collections.abc import Container, Iterator, Sequence
 from typing import TYPE_CHECKING, cast
 
 from mir.errors import MirsweepError
-from sweeps.board import Entry
 from sweeps.objective import Direction
 
 if TYPE_CHECKING:
@@ -67,14 +66,14 @@ def prunes(pruner: BasePruner, mine: float, others: View) -> bool:
 
 
 class View:
-    """A study, and its storage, for one question: the others' points, all at one step.
+    """A study, and its storage, for one question: the others' values, all at one step.
 
     samples: the step. rung: how many rungs lie below it, None where it is none.
     """
 
     def __init__(
         self,
-        others: Sequence[Entry],
+        others: Sequence[float],
         samples: int,
         direction: Direction,
         rung: int | None = None,
@@ -109,7 +108,7 @@ class _Trials:
     score costs: they are one object, which has the values of the next one each time.
     """
 
-    def __init__(self, others: Sequence[Entry], samples: int, rung: int | None) -> None:
+    def __init__(self, others: Sequence[float], samples: int, rung: int | None) -> None:
         self._others, self._samples, self._rung = others, samples, rung
 
     def __len__(self) -> int:
@@ -119,13 +118,13 @@ class _Trials:
         trial, samples = _Trial(), self._samples
         values, marks = trial.intermediate_values, trial.system_attrs
         if self._rung is None:
-            for entry in self._others:
-                values[samples] = entry[0]
+            for value in self._others:
+                values[samples] = value
                 yield trial
         else:
             mark = _mark(self._rung)
-            for entry in self._others:
-                values[samples] = marks[mark] = entry[0]
+            for value in self._others:
+                values[samples] = marks[mark] = value
                 yield trial
         # Whoever has kept it would take the last one's values for everyone's.
         del trial.intermediate_values, trial.system_attrs

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sweeps import pruners
-from sweeps.board import EVERYONE, Board, Entry, Group, Point, goes_on, quantile
+from sweeps.board import EVERYONE, Board, Group, Point, Ranking, goes_on, quantile
 from sweeps.objective import Direction
 from sweeps.seeds import seed_of
 from sweeps.spec import RuleSpec, StopSpec
@@ -110,7 +110,7 @@ def _quantile(race: Race, board: Board, least: int, best: float, pruner: BasePru
     share = best if race.direction == "minimize" else 100 - best
     value, error = quantile(here, share / 100)
     name = "a median" if best == 50 else f"a {best:g} % cut"
-    others = pruners.View(here, newest.samples, race.direction)
+    others = pruners.View(here.values, newest.samples, race.direction)
     return Comparison(_asked(race, value, others, pruner), value, error, f"{name} of {{}}")
 
 
@@ -136,7 +136,7 @@ def _halving(
 
 
 def _at_rung(
-    race: Race, rule: RuleSpec, here: Sequence[Entry], k: int, step: int, pruner: BasePruner
+    race: Race, rule: RuleSpec, here: Ranking, k: int, step: int, pruner: BasePruner
 ) -> Answer:
     if len(here) < rule.min_trials:
         return _too_few(len(here), rule.min_trials, step)
@@ -144,7 +144,7 @@ def _at_rung(
     entry = (newest.value, race.number, newest.error)
     value, _, error = goes_on(here, entry, rule.reduction_factor, race.direction)
     text = f"{{}} for the best 1 in {rule.reduction_factor} of {len(here) + 1} at rung {k + 1}"
-    others = pruners.View(here, step, race.direction, k)
+    others = pruners.View(here.values, step, race.direction, k)
     return Comparison(_asked(race, value, others, pruner), value, error, text)
 
 

@@ -143,9 +143,9 @@ def test_the_view_is_told_what_a_real_study_is_told(values, value, direction, ru
     board = a_board((n, step, other) for n, other in enumerate(values))
     at, on_rung = board.at(step, 100, 100, 99), board.rung(step, EVERYONE, 100, 99)
     for pruner, view in (
-        (pruners.median(), View(at, step, direction)),
-        (pruners.percentile(25.0), View(at, step, direction)),
-        (pruners.halving(100, 3, 0), View(on_rung, step, direction, rung)),
+        (pruners.median(), View(at.values, step, direction)),
+        (pruners.percentile(25.0), View(at.values, step, direction)),
+        (pruners.halving(100, 3, 0), View(on_rung.values, step, direction, rung)),
     ):
         expected = pruner.prune(study, study.trials[-1])
         for _ in range(2):
@@ -178,7 +178,7 @@ def kept(study):
     ],
 )
 def test_a_pruner_that_asks_for_more_than_the_view_has_is_named(look, lacking):
-    view = View([(1.0, 0, 0.0)], 100, "minimize")
+    view = View([1.0], 100, "minimize")
     with pytest.raises(MirsweepError) as refused:
         pruners.prunes(Curious(look), 2.0, view)
     said = str(refused.value)
@@ -192,7 +192,7 @@ def test_only_those_that_take_part_are_shown_and_they_count_as_complete():
     board = a_board([(0, 100, 1.0), (1, 210, 2.0), (2, 300, 3.0), (99, 300, 9.0)])
     at, on_rung = board.at(300, 100, 100, 99), board.rung(300, EVERYONE, 100, 99)
     states = optuna.trial.TrialState
-    view, rung = View(at, 300, "minimize"), View(on_rung, 300, "minimize", 1)
+    view, rung = View(at.values, 300, "minimize"), View(on_rung.values, 300, "minimize", 1)
     complete = view.get_trials(deepcopy=False, states=(states.COMPLETE,))
     assert len(complete) == 2
     shown = [(dict(t.intermediate_values), dict(t.system_attrs)) for t in complete]
