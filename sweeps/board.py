@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from bisect import bisect_left, insort
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -33,12 +33,39 @@ class Group:
 EVERYONE = Group((), lambda _number: True)
 
 
+class Ranking(list[Entry]):
+    """Entries by rising value; `values` are theirs, side by side for who reads them all."""
+
+    def __init__(self, entries: Iterable[Entry] = ()) -> None:
+        super().__init__(entries)
+        self.values = array("d", [entry[0] for entry in self])
+
+    def add(self, entry: Entry) -> None:
+        """One more, at its place."""
+        place = bisect_left(self, entry)
+        self.insert(place, entry)
+        self.values.insert(place, entry[0])
+
+    def drop(self, entry: Entry) -> None:
+        """One that is there goes."""
+        place = bisect_left(self, entry)
+        del self[place], self.values[place]
+
+    def without(self, entry: Entry) -> Ranking:
+        """All but one that is there."""
+        rest = Ranking()
+        rest.extend(self)
+        rest.values.extend(self.values)
+        rest.drop(entry)
+        return rest
+
+
 class Board:
     """The points of many trials, ranked wherever they were measured."""
 
     def __init__(self) -> None:
         self._series: dict[int, array[float]] = {}
-        self._here: dict[int, list[Entry]] = {}
+        self._here: dict[int, Ranking] = {}
         self._rungs: dict[tuple[int, tuple[object, ...]], _Rung] = {}
 
     @classmethod
@@ -56,7 +83,7 @@ class Board:
         known = self._series.setdefault(number, array("d"))
         known.extend((point.samples, point.value, point.error))
         entry = (point.value, number, point.error)
-        insort(self._here.setdefault(point.samples, []), entry)
+        self._here.setdefault(point.samples, Ranking()).add(entry)
         for (step, _), rung in self._rungs.items():
             if step <= point.samples and rung.group.holds(number) and number not in rung.reached:
                 rung.add(entry, point.samples)
@@ -67,12 +94,12 @@ class Board:
         while known and known[-3] >= samples:
             at, value, error = int(known[-3]), known[-2], known[-1]
             del known[-3:]
-            _remove(self._here[at], (value, number, error))
+            self._here[at].drop((value, number, error))
             for rung in self._rungs.values():
                 if rung.reached.get(number) == (at, (value, number, error)):
                     rung.drop(number)
 
-    def at(self, samples: int, slack: int, least: int, but: int) -> Sequence[Entry]:
+    def at(self, samples: int, slack: int, least: int, but: int) -> Ranking:
         """The newest points at or before `samples`, none a whole slack before nor below `least`.
 
         Ranked by value; without trial `but`.
@@ -87,25 +114,24 @@ class Board:
         for key in sorted(keys):
             newest.update((entry[1], entry) for entry in self._here[key])
         newest.pop(but, None)
-        return sorted(newest.values())
+        return Ranking(sorted(newest.values()))
 
-    def _without(self, entries: list[Entry], number: int, keys: Sequence[int]) -> Sequence[Entry]:
+    def _without(self, entries: Ranking, number: int, keys: Sequence[int]) -> Ranking:
         known = self._series.get(number, ())
         for place in range(0, len(known), 3):
             if int(known[place]) in keys:
-                mine = bisect_left(entries, (known[place + 1], number, known[place + 2]))
-                return entries[:mine] + entries[mine + 1 :]
+                return entries.without((known[place + 1], number, known[place + 2]))
         return entries
 
-    def rung(self, step: int, group: Group, least: int, but: int) -> Sequence[Entry]:
+    def rung(self, step: int, group: Group, least: int, but: int) -> Ranking:
         """The first point of each trial at or past a step, those below `least` left out."""
         key = (max(step, least), group.key)
         if key not in self._rungs:
             self._rungs[key] = self._climbed(key[0], group)
-        entries = self._rungs[key].entries
-        if but in self._rungs[key].reached:
-            return [entry for entry in entries if entry[1] != but]
-        return entries
+        rung = self._rungs[key]
+        if but in rung.reached:
+            return rung.entries.without(rung.reached[but][1])
+        return rung.entries
 
     def _climbed(self, step: int, group: Group) -> _Rung:
         rung = _Rung(group)
@@ -122,20 +148,16 @@ class Board:
 class _Rung:
     def __init__(self, group: Group) -> None:
         self.group = group
-        self.entries: list[Entry] = []
+        self.entries = Ranking()
         self.reached: dict[int, tuple[int, Entry]] = {}
         """By trial: at how many samples it reached the rung, and its entry there."""
 
     def add(self, entry: Entry, samples: int) -> None:
-        insort(self.entries, entry)
+        self.entries.add(entry)
         self.reached[entry[1]] = samples, entry
 
     def drop(self, number: int) -> None:
-        _remove(self.entries, self.reached.pop(number)[1])
-
-
-def _remove(entries: list[Entry], entry: Entry) -> None:
-    del entries[bisect_left(entries, entry)]
+        self.entries.drop(self.reached.pop(number)[1])
 
 
 def quantile(entries: Sequence[Entry], share: float) -> tuple[float, float]:

@@ -1,8 +1,8 @@
 """Rules that may stop a trial, by the recipe's names.
 
-Those that compare trials ask where a trial stands among the others at equal samples (fidelity is
-samples seen) and say what it was compared with and how sure that is; the tests hold them against
-Optuna's pruners. The others look at the trial alone.
+Those that compare trials do so at equal samples (fidelity is samples seen): Optuna's pruner of
+that name says whether a trial is behind, and the board with what figure it was compared and how
+sure that is. The others look at the trial alone.
 
 Sources: median, Golovin et al. 2017 (Vizier); successive halving, Li et al. 2020 (ASHA);
 Hyperband, Li et al. 2018, with brackets allotted as in Optuna.
@@ -13,11 +13,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from sweeps.board import EVERYONE, Board, Entry, Group, Point, goes_on, quantile
+from sweeps import pruners
+from sweeps.board import EVERYONE, Board, Group, Point, Ranking, goes_on, quantile
 from sweeps.objective import Direction
 from sweeps.seeds import seed_of
 from sweeps.spec import RuleSpec, StopSpec
+
+if TYPE_CHECKING:
+    from optuna.pruners import BasePruner
 
 __all__ = ["AT_RUNGS", "RULES", "Comparison", "Point", "Race", "Stop", "bracket_of", "compare"]
 
@@ -43,12 +48,20 @@ class Race:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What the trial was measured against, e.g. 'a median' of 2.60 with standard error 0.03."""
+    """What the trial was measured against, e.g. 'a median' of 2.60 with standard error 0.03.
 
-    behind: bool
+    asked: whether Optuna's pruner would stop the trial; slower than all else with many trials.
+    """
+
+    asked: Callable[[], bool] = field(compare=False)
     value: float
     error: float
     label: str
+
+    @property
+    def behind(self) -> bool:
+        """What the pruner says."""
+        return self.asked()
 
 
 @dataclass(frozen=True)
@@ -80,19 +93,25 @@ def _none(_race: Race, _board: Board, _rule: RuleSpec) -> Answer:
 
 
 def _median(race: Race, board: Board, rule: RuleSpec) -> Answer:
-    return _percentile(race, board, rule.model_copy(update={"percentile": 50.0}))
+    return _quantile(race, board, rule.min_trials, 50.0, pruners.median())
 
 
 def _percentile(race: Race, board: Board, rule: RuleSpec) -> Answer:
+    pruner = pruners.percentile(rule.percentile)
+    return _quantile(race, board, rule.min_trials, rule.percentile, pruner)
+
+
+def _quantile(race: Race, board: Board, least: int, best: float, pruner: BasePruner) -> Answer:
     newest = race.mine[-1]
     # Only the newest points: MIR rises before it falls, so a low early value excuses nothing.
     here = board.at(newest.samples, race.slack, race.min_samples, race.number)
-    if len(here) < rule.min_trials:
-        return _too_few(len(here), rule.min_trials, newest.samples)
-    share = rule.percentile if race.direction == "minimize" else 100 - rule.percentile
+    if len(here) < least:
+        return _too_few(len(here), least, newest.samples)
+    share = best if race.direction == "minimize" else 100 - best
     value, error = quantile(here, share / 100)
-    name = "a median" if rule.percentile == 50 else f"a {rule.percentile:g} % cut"
-    return Comparison(_worse(newest.value, value, race), value, error, f"{name} of {{}}")
+    name = "a median" if best == 50 else f"a {best:g} % cut"
+    others = pruners.View(here.values, newest.samples, race.direction)
+    return Comparison(_asked(race, value, others, pruner), value, error, f"{name} of {{}}")
 
 
 def _halving(
@@ -105,25 +124,36 @@ def _halving(
     due = [(k, step) for k, step in enumerate(now) if step > before]
     if not due:
         return "between rungs"
+    pruner = pruners.halving(race.min_samples, rule.reduction_factor, bracket)
     # A score that crosses several rungs at once may fall at an earlier one than the last.
-    entry = (newest.value, race.number, newest.error)
     found: Answer = ""
     for k, step in due:
         here = board.rung(step, group, race.min_samples, race.number)
-        found = _at_rung(race, rule, here, entry, k, step)
-        if isinstance(found, Comparison) and found.behind:
+        found = _at_rung(race, rule, here, k, step, pruner)
+        if step < due[-1][1] and isinstance(found, Comparison) and found.behind:
             break
     return found
 
 
 def _at_rung(
-    race: Race, rule: RuleSpec, here: Sequence[Entry], mine: Entry, k: int, step: int
+    race: Race, rule: RuleSpec, here: Ranking, k: int, step: int, pruner: BasePruner
 ) -> Answer:
     if len(here) < rule.min_trials:
         return _too_few(len(here), rule.min_trials, step)
-    cut = goes_on(here, mine, rule.reduction_factor, race.direction)
+    newest = race.mine[-1]
+    entry = (newest.value, race.number, newest.error)
+    value, _, error = goes_on(here, entry, rule.reduction_factor, race.direction)
     text = f"{{}} for the best 1 in {rule.reduction_factor} of {len(here) + 1} at rung {k + 1}"
-    return Comparison(_worse(mine[0], cut[0], race), cut[0], cut[2], text)
+    others = pruners.View(here.values, step, race.direction, k)
+    return Comparison(_asked(race, value, others, pruner), value, error, text)
+
+
+def _asked(
+    race: Race, figure: float, others: pruners.View, pruner: BasePruner
+) -> Callable[[], bool]:
+    """Ask the pruner; it stops no trial that is not worse than the figure, as the tests show."""
+    mine = race.mine[-1].value
+    return lambda: _worse(mine, figure, race) and pruners.prunes(pruner, mine, others)
 
 
 def _hyperband(race: Race, board: Board, rule: RuleSpec) -> Answer:

@@ -232,10 +232,12 @@ def _answered(race: Race, answer: Comparison | Stop | str, sweep: SweepSpec) -> 
     if isinstance(answer, Stop):
         return _stopped(race.number, answer.reason, sweep)
     reason = _compared(race, answer, sweep)
-    if not answer.behind:
+    mine, confidence = race.mine[-1], sweep.stop.confidence
+    # The pruner is asked last: it goes through all the others.
+    if _lag(race, answer) > 0 and not separates(mine, answer, confidence):
+        reason += f", not separate at confidence {confidence:g}"
         return Decision(verdict=Verdict.CONTINUE, reason=reason)
-    if not separates(race.mine[-1], answer, sweep.stop.confidence):
-        reason += f", not separate at confidence {sweep.stop.confidence:g}"
+    if not answer.behind:
         return Decision(verdict=Verdict.CONTINUE, reason=reason)
     found = _stopped(race.number, reason, sweep)
     if sweep.stop.pause and found.verdict is Verdict.PRUNE:
@@ -254,8 +256,14 @@ def _compared(race: Race, answer: Comparison, sweep: SweepSpec) -> str:
 
 def _behind(race: Race, answer: Comparison, sweep: SweepSpec) -> float:
     """See `Standing`; above 0 exactly where the comparison would stop the trial."""
-    mine, sign = race.mine[-1], 1.0 if race.direction == "minimize" else -1.0
-    return sign * (mine.value - answer.value) - _margin(mine, answer, sweep.stop.confidence)
+    behind = _lag(race, answer) - _margin(race.mine[-1], answer, sweep.stop.confidence)
+    return behind if behind <= 0 or answer.behind else 0.0
+
+
+def _lag(race: Race, answer: Comparison) -> float:
+    """By how much the trial is worse than the figure."""
+    sign = 1.0 if race.direction == "minimize" else -1.0
+    return sign * (race.mine[-1].value - answer.value)
 
 
 def _key(standing: Standing) -> float:

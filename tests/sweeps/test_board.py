@@ -32,7 +32,9 @@ def test_ranks_at_equal_samples(moves, samples, but):
         for number, points in series.items()
         if samples in points and number != but
     )
-    assert list(board.at(samples, 100, 0, but)) == expected
+    found = board.at(samples, 100, 0, but)
+    assert list(found) == expected
+    assert list(found.values) == [entry[0] for entry in expected]
 
 
 @settings(max_examples=150, deadline=None)
@@ -44,7 +46,9 @@ def test_ranks_at_a_rung(moves, step, group, but):
         for number, points in series.items()
         if (past := [at for at in points if at >= step]) and group.holds(number) and number != but
     )
-    assert list(board.rung(step, group, 0, but)) == expected
+    found = board.rung(step, group, 0, but)
+    assert list(found) == expected
+    assert list(found.values) == [entry[0] for entry in expected]
 
 
 def test_within_one_slack_the_newest_of_each_trial_counts():

@@ -52,7 +52,7 @@ def test_overlapping_error_bars_stop_nothing_unless_they_are_ignored():
 
 
 def test_separation_is_one_sided_with_both_errors():
-    other = Comparison(True, 1.0, 0.3, "")
+    other = Comparison(bool, 1.0, 0.3, "")
     z = 0.8416212  # the 80 % quantile of the normal distribution
     edge = 1.0 + z * math.hypot(0.4, 0.3)
     assert not separates(Point(1, edge - 1e-4, 0.4), other, 0.8)

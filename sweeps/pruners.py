@@ -1,0 +1,143 @@
+"""Optuna's own pruners, asked over points of the board: a study whose steps are samples seen.
+
+A pruner reads a study's trials and marks rungs in its storage. Here both are a view of the points
+that take part in one question: a slow database delays no stop, and the same points get the same
+answer however often they are asked about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator, Sequence
+from typing import TYPE_CHECKING, cast
+
+from mir.errors import MirsweepError
+from sweeps.objective import Direction
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.pruners import BasePruner
+    from optuna.trial import TrialState
+
+
+def median() -> BasePruner:
+    """The better half of those that take part go on."""
+    from optuna.pruners import MedianPruner
+
+    return MedianPruner(n_startup_trials=0)
+
+
+def percentile(share: float) -> BasePruner:
+    """The best `share` per cent of those that take part go on."""
+    from optuna.pruners import PercentilePruner
+
+    return PercentilePruner(share, n_startup_trials=0)
+
+
+def halving(min_samples: int, factor: int, bracket: int) -> BasePruner:
+    """The best 1 in `factor` at each rung go on; what Optuna's Hyperband asks inside a bracket."""
+    from optuna.pruners import SuccessiveHalvingPruner
+
+    return SuccessiveHalvingPruner(
+        min_resource=min_samples, reduction_factor=factor, min_early_stopping_rate=bracket
+    )
+
+
+def prunes(pruner: BasePruner, mine: float, others: View) -> bool:
+    """Whether the pruner stops a trial that comes to the others' step with the value `mine`.
+
+    At a rung, it has passed those below. Raises MirsweepError if the pruner, of a later Optuna,
+    asks for something that the view does not have.
+    """
+    from optuna import __version__
+    from optuna.trial import TrialState, create_trial
+
+    trial = create_trial(
+        state=TrialState.RUNNING,
+        intermediate_values={others.samples: mine},
+        system_attrs={_mark(below): mine for below in range(others.rung or 0)},
+    )
+    try:
+        return pruner.prune(cast("Study", others), trial)
+    except (AttributeError, TypeError) as lacking:
+        raise MirsweepError(
+            f"stop: {type(pruner).__name__} of Optuna {__version__} asks for more than it is shown "
+            f"({lacking}): install a version that passes tests/sweeps/test_pruners.py"
+        ) from lacking
+
+
+class View:
+    """A study, and its storage, for one question: the others' values, all at one step.
+
+    samples: the step. rung: how many rungs lie below it, None where it is none.
+    """
+
+    def __init__(
+        self,
+        others: Sequence[float],
+        samples: int,
+        direction: Direction,
+        rung: int | None = None,
+    ) -> None:
+        from optuna.study import StudyDirection
+
+        self.samples = samples
+        self.rung = rung
+        self.direction = StudyDirection[direction.upper()]
+        self._others = others
+        self._storage = self
+
+    def get_trials(
+        self,
+        deepcopy: bool = True,  # noqa: ARG002 - Optuna's signature
+        states: Container[TrialState] | None = None,
+    ) -> _Trials:
+        """Those that take part count as complete, whatever became of them."""
+        from optuna.trial import TrialState
+
+        complete = states is None or TrialState.COMPLETE in states
+        return _Trials(self._others if complete else (), self.samples, self.rung)
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: float) -> None:
+        """The trial asked about has come to a rung: no later question needs to know."""
+
+
+class _Trials:
+    """Trials that are there while they are read, one after the other.
+
+    Ten thousand of them at every score would cost more to make, or to keep, than all else that a
+    score costs: they are one object, which has the values of the next one each time.
+    """
+
+    def __init__(self, others: Sequence[float], samples: int, rung: int | None) -> None:
+        self._others, self._samples, self._rung = others, samples, rung
+
+    def __len__(self) -> int:
+        return len(self._others)
+
+    def __iter__(self) -> Iterator[_Trial]:
+        trial, samples = _Trial(), self._samples
+        values, marks = trial.intermediate_values, trial.system_attrs
+        if self._rung is None:
+            for value in self._others:
+                values[samples] = value
+                yield trial
+        else:
+            mark = _mark(self._rung)
+            for value in self._others:
+                values[samples] = marks[mark] = value
+                yield trial
+        # Whoever has kept it would take the last one's values for everyone's.
+        del trial.intermediate_values, trial.system_attrs
+
+
+class _Trial:
+    __slots__ = ("intermediate_values", "system_attrs")
+
+    def __init__(self) -> None:
+        self.intermediate_values: dict[int, float] = {}
+        self.system_attrs: dict[str, float] = {}
+
+
+def _mark(rung: int) -> str:
+    """By this attribute Optuna's halving knows who has come to a rung; the first is number 0."""
+    return f"completed_rung_{rung}"
