@@ -83,7 +83,9 @@ class _Run:
         self._began = time.monotonic()
         # Dropout differs by rank; parts that are made anew do not.
         torch.manual_seed(spec.seed * 1_000_003 + place.rank)
-        built = build_job(spec, _attention(spec, place))
+        # DeepSpeed makes its masters of what it has cast, so nothing is lost that it would see.
+        as_stored = spec.deepspeed.precision != "fp32"
+        built = build_job(spec, _attention(spec, place), as_stored=as_stored)
         caption, prefix = spec.data.max_caption_tokens, len(built.model.prefix_ids)
         require_room(built.model, "data.max_caption_tokens", caption, prefix)
         frozen = frozen_parts(built.model, spec) if place.rank == 0 else {}
