@@ -17,7 +17,8 @@ class Started(Frozen):
     resumed_samples: samples already seen by the checkpoint that was resumed, 0 for a fresh start.
     versions: package versions and the commit, for the tracker.
     weights: share of each source in what is trained on, within the caps by epochs; empty in logs
-    of older versions and where nothing is trained.
+    of older versions and where nothing is trained. semantics: of the training's numbers, in words
+    (jobs/semantics.py); as empty.
     """
 
     event: Literal["started"] = "started"
@@ -27,6 +28,7 @@ class Started(Frozen):
     resumed_samples: int = 0
     versions: dict[str, str] = Field(default_factory=dict)
     weights: dict[str, float] = Field(default_factory=dict)
+    semantics: str = ""
 
 
 class Step(Frozen):

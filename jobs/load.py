@@ -57,16 +57,19 @@ def load_checkpoint(path: Path) -> Loaded:
     )
 
 
-def build_job(spec: JobSpec, attention: str | None = None) -> Built:
+def build_job(spec: JobSpec, attention: str | None = None, *, as_stored: bool = False) -> Built:
     """The model that a job begins with, on the CPU in float32: as built, or as its start is.
 
-    attention: see `build_model`. Raises ConfigError for what cannot be built, DataError for a start
-    that is no checkpoint, does not fit, or whose frozen parts are no longer what they were.
+    attention, as_stored: see `build_model`; a start is gone on from in float32. Raises ConfigError
+    for what cannot be built, DataError for a start that is no checkpoint, does not fit, or whose
+    frozen parts are no longer what they were.
     """
     chain = _chain(spec)
     # The first job drew the parts that are made anew; what has not learnt since is still that.
     first = chain[0][1].seed if chain else spec.seed
-    built = build_model(spec.model, first, attention, lora_seed=spec.seed)
+    built = build_model(
+        spec.model, first, attention, lora_seed=spec.seed, as_stored=as_stored and not chain
+    )
     for checkpoint, job in chain:
         _go_on_from(checkpoint, job, built.model)
     return built

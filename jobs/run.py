@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import chain
+from pathlib import Path
 
 import torch
 
@@ -17,6 +19,7 @@ from jobs.checkpoint import (
     Progress,
     frozen_parts,
     newest,
+    open_checkpoint,
     require_same_frozen,
 )
 from jobs.checkpoint.writer import Writer
@@ -43,12 +46,14 @@ from jobs.model.build import Built
 from jobs.model.length import require_room
 from jobs.place import Dismissal, Place
 from jobs.scoring import Scorer
+from jobs.semantics import SEMANTICS, named, warning_of
 from jobs.spec import JobSpec
 from jobs.versions import versions
 from mir.errors import ClusterError, DivergedError, MirsweepError, NonFiniteError
 
 CHECKPOINTS = "checkpoints"
-_FRESH = Progress(samples=0, step=0, scored=-1, ranks=0)
+_FRESH = Progress(samples=0, step=0, scored=-1, ranks=0, semantics=SEMANTICS)
+_log = logging.getLogger(__name__)
 
 
 def run_job(spec: JobSpec, place: Place) -> Iterator[Event]:
@@ -83,10 +88,14 @@ class _Run:
         self._began = time.monotonic()
         # Dropout differs by rank; parts that are made anew do not.
         torch.manual_seed(spec.seed * 1_000_003 + place.rank)
-        built = build_job(spec, _attention(spec, place))
+        # DeepSpeed makes its masters of what it has cast, so nothing is lost that it would see.
+        as_stored = spec.deepspeed.precision != "fp32"
+        built = build_job(spec, _attention(spec, place), as_stored=as_stored)
         caption, prefix = spec.data.max_caption_tokens, len(built.model.prefix_ids)
         require_room(built.model, "data.max_caption_tokens", caption, prefix)
         frozen = frozen_parts(built.model, spec) if place.rank == 0 else {}
+        if spec.start is not None and place.rank == 0:
+            _warn_of(f"start: {spec.start}", open_checkpoint(Path(spec.start))[0])
         self._features = open_features(spec, built, place)
         if self._features is not None:
             stack.callback(self._features.close)
@@ -95,7 +104,7 @@ class _Run:
         checkpoint = _agreed_checkpoint(spec, place, frozen)
         start = checkpoint.progress if checkpoint else _FRESH
         self._samples, self._scored, self._saved = start.samples, start.scored, start.samples
-        self._start_loss = start.start_loss
+        self._start_loss, self._semantics = start.start_loss, start.semantics
         self._last_score: Scored | None = None
         self._scoring_s, self._score_s = start.scoring_s, start.score_s
         self._loader = self._open_loader(built)
@@ -175,6 +184,7 @@ class _Run:
             resumed_samples=self._samples,
             versions=versions(),
             weights=self._loader.weights(),
+            semantics=named(self._semantics),
         )
 
     def _step(self) -> StepResult:
@@ -250,6 +260,7 @@ class _Run:
             trained_s=self._meter.trained_s,
             scoring_s=self._scoring_s,
             score_s=self._score_s,
+            semantics=self._semantics,
         )
 
     def _restore(self, checkpoint: Checkpoint) -> None:
@@ -292,6 +303,13 @@ def _told(checkpoint: Checkpoint | None) -> Iterator[Checkpointed]:
         yield Checkpointed(samples=checkpoint.progress.samples, path=str(checkpoint.path))
 
 
+def _warn_of(where: str, checkpoint: Checkpoint) -> None:
+    """Say in the log if a checkpoint's numbers were made as this code would not make them."""
+    warning = warning_of(where, checkpoint.progress.semantics)
+    if warning is not None:
+        _log.warning(warning)
+
+
 def _agreed_checkpoint(
     spec: JobSpec, place: Place, frozen: dict[str, FrozenPart]
 ) -> Checkpoint | None:
@@ -299,5 +317,6 @@ def _agreed_checkpoint(
     found = newest(place.folder / CHECKPOINTS, spec) if place.rank == 0 else None
     if found is not None:
         require_same_frozen(str(found.path), found.frozen, frozen)
+        _warn_of(str(found.path), found)
     agreed: Checkpoint | None = gather_objects(found)[0]
     return agreed

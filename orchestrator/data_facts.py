@@ -14,10 +14,10 @@ from jobs.data.lengths import caption_measure
 from jobs.data.repeats import elsewhere, overlap, repeated
 from jobs.data.sample import Source
 from jobs.data.survey import Survey, survey
-from jobs.spec import JobSpec, SourceSpec
+from jobs.spec import JobSpec
 from mir.errors import ConfigError, MirsweepError
+from orchestrator.data_choices import PICTURES, VALIDATION, DataChoices, Variant, is_training
 
-VALIDATION, PICTURES = "validation", "score.images"
 _STEPS = (0.0, 0.05, 0.5, 0.95, 1.0)
 
 
@@ -33,15 +33,17 @@ class Repeated:
 class SourceFacts:
     """One source. name: as in the recipe; error: why it could not be read at all.
 
-    reads: how many samples the base's job would read from it. bad: count and examples by reason.
+    where: the choice of the space that reads it, which ends its name too; empty in the base.
+    reads: how many samples that job would read from it. bad: count and examples by reason.
     widths, heights, lengths: smallest, 5 %, median, 95 %, largest. cut: captions longer than
     data.max_caption_tokens (counted where the unit is tokens).
-    elsewhere: pictures that other training sources have too. in_training: pictures of a
-    validation source that are trained on.
+    elsewhere: pictures that other training sources of a job with it have too. in_training:
+    pictures of a validation source that are trained on.
     """
 
     name: str
     training: bool
+    where: str = ""
     samples: int = 0
     read: int = 0
     reads: float = 0.0
@@ -68,52 +70,56 @@ class SourceFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class JobFacts:
+    """What one job reads. where: the choice of the space that makes it, empty for the base's.
+
+    reads: samples by the source's name. mixture_error: why it cannot mix its sources.
+    """
+
+    where: str
+    reads: Mapping[str, float]
+    max_bad_fraction: float
+    mixture_error: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataFacts:
     """All sources of a recipe. unit: of caption lengths, 'tokens' or 'words'.
 
-    mixture_error: why no job can mix the sources as the recipe says.
+    jobs: the base's, then one for each choice of the space that reads other sources.
     """
 
     unit: str
     max_caption_tokens: int
     max_bad_fraction: float
     sources: tuple[SourceFacts, ...]
-    mixture_error: str = ""
+    jobs: tuple[JobFacts, ...]
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        return asdict(self)
+        return {**asdict(self), "mixture_error": self.jobs[0].mixture_error}
 
     def problems(self) -> list[str]:
-        """Why the base's job would end, its bad samples weighed as the job itself does.
+        """Why a job would end, its bad samples weighed as the job itself does; a line a source.
 
-        Trials with another mixture may end where this one does not: see `weight_limit`.
+        Trials with another mixture may end where these do not: see `weight_limit`.
         """
         found = [_placed(source) for source in self.sources if source.error]
-        found += [f"base.{self.mixture_error}"] if self.mixture_error else []
+        found += [_at(job.where, job.mixture_error) for job in self.jobs if job.mixture_error]
+        read = {name for job in self.jobs for name, reads in job.reads.items() if reads}
         found += [
             f"{_place(source)}: none of the {source.read:,} samples read can be used "
             f"({_worst(source)}): mend the data"
             for source in self.sources
-            if source.reads and source.bad and source.bad_count == source.read
+            if source.name in read and source.bad and source.bad_count == source.read
         ]
-        together = [source for source in self.sources if source.training]
-        for group in (together, *([source] for source in self.sources if not source.training)):
-            found += self._too_many(group)
-        return found
-
-    def _too_many(self, group: list[SourceFacts]) -> list[str]:
-        """What to say where bad samples of sources that are counted together are too many."""
-        reads = sum(source.reads for source in group)
-        bad = sum(source.bad_share * source.reads for source in group)
-        if not too_many_bad(bad, reads, self.max_bad_fraction):
-            return []
-        worst = max(group, key=lambda source: source.bad_share * source.reads)
-        return [
-            f"{_place(worst)}: {worst.bad_count:,} of {worst.read:,} samples cannot be used "
-            f"({_worst(worst)}): {100 * bad / reads:.3g} % of what a job reads, more than "
-            f"max_bad_fraction {self.max_bad_fraction:g} allows: mend the data or raise the limit"
-        ]
+        too_many: dict[str, str] = {}
+        for job in self.jobs:
+            mine = [source for source in self.sources if source.name in job.reads]
+            together = [source for source in mine if source.training]
+            for group in (together, *([source] for source in mine if not source.training)):
+                too_many = _too_many(group, job) | too_many
+        return found + [f"{place}: {text}" for place, text in too_many.items()]
 
     def weight_limit(self, source: SourceFacts) -> float | None:
         """The weight above which a training source alone ends a job; None where it never does."""
@@ -122,30 +128,42 @@ class DataFacts:
         return self.max_bad_fraction / source.bad_share
 
 
+def _too_many(group: list[SourceFacts], job: JobFacts) -> dict[str, str]:
+    """By place, what to say where bad samples of sources that are counted together are too many."""
+    reads = sum(job.reads[source.name] for source in group)
+    bad = {source.name: source.bad_share * job.reads[source.name] for source in group}
+    if not too_many_bad(sum(bad.values()), reads, job.max_bad_fraction):
+        return {}
+    worst = max(group, key=lambda source: bad[source.name])
+    text = (
+        f"{worst.bad_count:,} of {worst.read:,} samples cannot be used ({_worst(worst)}): "
+        f"{100 * sum(bad.values()) / reads:.3g} % of what a job reads, more than "
+        f"max_bad_fraction {job.max_bad_fraction:g} allows: mend the data or raise the limit"
+    )
+    return {_place(worst): text}
+
+
 def _worst(source: SourceFacts) -> str:
     reason = max(source.bad, key=lambda reason: source.bad[reason][0])
     return f"{reason}: {source.bad[reason][0]:,}"
 
 
+def _at(where: str, text: str) -> str:
+    """A text that begins with a field of a job, said of the base or of a choice."""
+    return f"where {where}: {text}" if where else f"base.{text}"
+
+
 def _place(source: SourceFacts) -> str:
     """The field of the recipe."""
-    return f"base.{PICTURES}" if source.name == PICTURES else f"base.data.{source.name}"
+    field = source.name.removesuffix(f" where {source.where}")
+    return _at(source.where, field if field == PICTURES else f"data.{field}")
 
 
 def _placed(source: SourceFacts) -> str:
     """The error with the field of the recipe, which some errors name themselves."""
     if source.error.startswith(("data.", PICTURES)):
-        return f"base.{source.error}"
+        return _at(source.where, source.error)
     return f"{_place(source)}: {source.error}"
-
-
-def named_sources(job: JobSpec) -> dict[str, SourceSpec]:
-    """What a job reads by its place in the recipe; training sources first."""
-    found = {f"sources.{name}": source for name, source in job.data.sources.items()}
-    found[VALIDATION] = job.data.validation
-    if job.score.images is not None:
-        found[PICTURES] = job.score.images
-    return found
 
 
 @dataclass
@@ -158,7 +176,7 @@ class Read:
 
 
 def read_sources(
-    job: JobSpec,
+    choices: DataChoices,
     *,
     limit: int | None,
     threads: int,
@@ -169,10 +187,11 @@ def read_sources(
     on_open: told a source's name and how many samples will be read of it; what it returns hears
     how many more were.
     """
-    measure, _ = caption_measure(job.model.language)
-    for name, spec in named_sources(job).items():
+    measure, _ = caption_measure(choices.variants[0].job.model.language)
+    for name, chosen in choices.sources.items():
+        place = chosen.place
         try:
-            source = open_source(spec, f"data.{name}" if name != PICTURES else name)
+            source = open_source(chosen.spec, f"data.{place}" if place != PICTURES else place)
             total = len(source) if limit is None else min(limit, len(source))
             tell = on_open(name, total)
             found = survey(source, measure, limit=limit, threads=threads, on_read=tell)
@@ -182,24 +201,41 @@ def read_sources(
             yield name, Read(source, found)
 
 
-def data_facts(job: JobSpec, read: Mapping[str, Read]) -> DataFacts:
+def data_facts(choices: DataChoices, read: Mapping[str, Read]) -> DataFacts:
     """All that is told of what was read."""
-    _, unit = caption_measure(job.model.language)
-    training = {n: r for n, r in read.items() if n.startswith("sources.") and r.survey}
-    limit = job.data.max_caption_tokens - 1  # the end-of-sequence token takes one
-    weights, mixture_error = _weights(job, training)
-    sources = tuple(
-        replace(
-            _source_facts(name, one, training, limit if unit == "tokens" else None),
-            reads=_reads(job, name, one, weights),
+    base = choices.variants[0].job
+    _, unit = caption_measure(base.model.language)
+    limit = base.data.max_caption_tokens - 1  # the end-of-sequence token takes one
+    jobs = tuple(_job_facts(variant, read) for variant in choices.variants)
+    sources = []
+    for name, chosen in choices.sources.items():
+        one = read[name]
+        facts = SourceFacts(
+            name=name,
+            training=is_training(chosen.place),
+            where=chosen.where,
+            reads=next(job.reads[name] for job in jobs if name in job.reads),
+            error=one.error,
         )
-        for name, one in read.items()
-    )
+        beside = {other: read[other] for other in choices.beside(name) if read[other].survey}
+        sources.append(_surveyed(facts, one, beside, limit if unit == "tokens" else None))
     return DataFacts(
         unit=unit,
-        max_caption_tokens=job.data.max_caption_tokens,
-        max_bad_fraction=job.data.max_bad_fraction,
-        sources=sources,
+        max_caption_tokens=base.data.max_caption_tokens,
+        max_bad_fraction=base.data.max_bad_fraction,
+        sources=tuple(sources),
+        jobs=jobs,
+    )
+
+
+def _job_facts(variant: Variant, read: Mapping[str, Read]) -> JobFacts:
+    mine = {place: read[name] for place, name in variant.names.items()}
+    training = {place: one for place, one in mine.items() if is_training(place) and one.survey}
+    weights, mixture_error = _weights(variant.job, training)
+    return JobFacts(
+        where=variant.where,
+        reads={variant.names[at]: _reads(variant.job, at, mine[at], weights) for at in mine},
+        max_bad_fraction=variant.job.data.max_bad_fraction,
         mixture_error=mixture_error,
     )
 
@@ -222,31 +258,29 @@ def _weights(job: JobSpec, training: Mapping[str, Read]) -> tuple[dict[str, floa
         return weights, str(error)
 
 
-def _reads(job: JobSpec, name: str, one: Read, weights: Mapping[str, float]) -> float:
+def _reads(job: JobSpec, place: str, one: Read, weights: Mapping[str, float]) -> float:
     """How many samples a job reads of a source: of what is scored on, until it has enough."""
-    if name.startswith("sources."):
-        return weights.get(name, 0.0) * _run_samples(job)
+    if is_training(place):
+        return weights.get(place, 0.0) * _run_samples(job)
     if one.survey is None:
         return 0.0
-    wanted = {VALIDATION: job.data.validation_samples, PICTURES: job.score.pairs}[name]
-    if name == VALIDATION and job.score.images is None:
+    wanted = {VALIDATION: job.data.validation_samples, PICTURES: job.score.pairs}[place]
+    if place == VALIDATION and job.score.images is None:
         wanted = max(wanted, job.score.pairs)
     good = 1 - one.survey.bad_count / max(1, one.survey.read)
     return min(float(one.survey.size), wanted / max(good, 1e-9))
 
 
-def _source_facts(
-    name: str, one: Read, training: Mapping[str, Read], limit: int | None
+def _surveyed(
+    facts: SourceFacts, one: Read, beside: Mapping[str, Read], limit: int | None
 ) -> SourceFacts:
-    is_training = name.startswith("sources.")
+    """The facts with what the survey found; beside: the training sources of jobs with it."""
     if one.survey is None or one.source is None:
-        return SourceFacts(name=name, training=is_training, error=one.error)
+        return facts
     found = one.survey
-    others = {n: r for n, r in training.items() if n != name}
-    surveys = [r.survey for r in others.values() if r.survey is not None]
-    return SourceFacts(
-        name=name,
-        training=is_training,
+    surveys = [other.survey for other in beside.values() if other.survey is not None]
+    return replace(
+        facts,
         samples=found.size,
         read=found.read,
         bad={reason: (bad.count, tuple(bad.examples)) for reason, bad in found.bad.items()},
@@ -256,8 +290,8 @@ def _source_facts(
         cut=0 if limit is None else sum(length > limit for length in found.lengths),
         same_picture=_repeated(one.source, found, found.pictures),
         same_caption=_repeated(one.source, found, found.captions, quoted=True),
-        elsewhere=elsewhere(found, surveys) if is_training else 0,
-        in_training={} if is_training else _in_training(one, others),
+        elsewhere=elsewhere(found, surveys) if facts.training else 0,
+        in_training={} if facts.training else _in_training(one, beside),
     )
 
 

@@ -16,6 +16,7 @@ class Progress:
     mir: the score at exactly `samples`, None where none was made.
     start_loss: validation loss before the first step. learnt: whether the validation loss of
         `mir` is below it; without that a low MIR means a collapsed projector, not a good one.
+    semantics: those that the run began with (jobs/semantics.py), 0 before they were written down.
     trained_s, scoring_s: seconds spent on steps and on all scores so far; score_s: on the last.
     """
 
@@ -29,6 +30,7 @@ class Progress:
     trained_s: float = 0.0
     scoring_s: float = 0.0
     score_s: float = 0.0
+    semantics: int = 0
 
 
 def kept(found: Collection[Progress], policy: CheckpointSpec) -> set[int]:

@@ -27,12 +27,17 @@ class Built:
 
 
 def build_model(
-    spec: ModelSpec, seed: int, attention: str | None = None, lora_seed: int | None = None
+    spec: ModelSpec,
+    seed: int,
+    attention: str | None = None,
+    lora_seed: int | None = None,
+    *,
+    as_stored: bool = False,
 ) -> Built:
     """Load the two pre-trained parts and initialise the rest from `seed`, on the CPU in float32.
 
     attention: transformers' name of the language model's attention, None for its default.
-    lora_seed: LoRA's own, None for `seed`.
+    lora_seed: LoRA's own, None for `seed`. as_stored: of the language model, see `load_language`.
     The caller's random state is left as it was. Raises ConfigError for what cannot be loaded or
     does not fit together.
     """
@@ -42,7 +47,7 @@ def build_model(
     transformers.utils.logging.disable_progress_bar()
     with torch.random.fork_rng(devices=[]):
         vision = load_vision(spec.vision, spec.select_layer, spec.class_token)
-        language = load_language(spec.language)
+        language = load_language(spec.language, as_stored=as_stored)
         if attention is not None:
             language.model.set_attn_implementation(attention)  # type: ignore[operator]
         torch.manual_seed(seed)  # loading may draw; the new parts must not depend on it

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from jobs.model.source import loading, read_config, require_whole
+from jobs.model.stored import same_as_from_float32, sixteen_bit
 from jobs.spec.model import RandomLanguage
 from mir.errors import ConfigError
 
@@ -34,9 +35,11 @@ class Language:
         return int(config.get_text_config().hidden_size)
 
 
-def load_language(source: str | RandomLanguage) -> Language:
+def load_language(source: str | RandomLanguage, *, as_stored: bool = False) -> Language:
     """Load 'embedded', a folder, or a hub name, or make random weights, in float32.
 
+    as_stored: weights of a folder or hub name that are all stored in one 16-bit type keep it, where
+    an engine that computes in 16 bits makes the same of them: half the memory.
     The caller's random state may change. Raises ConfigError if it cannot be loaded, or its
     tokenizer does not fit.
     """
@@ -47,7 +50,8 @@ def load_language(source: str | RandomLanguage) -> Language:
 
         language = Language(model=load_embedded(), tokenizer=_tokenizer(source))
     else:
-        language = _pretrained(str(Path(source).expanduser()) if source[0] == "~" else source)
+        name = str(Path(source).expanduser()) if source[0] == "~" else source
+        language = _pretrained(name, as_stored)
     _require_fit(language)
     return language
 
@@ -68,16 +72,24 @@ def decoder_parts(language: Any) -> tuple[Sequence[nn.Module], nn.Module | None]
     return list(layers), norm
 
 
-def _pretrained(name: str) -> Language:
-    from transformers import AutoModelForCausalLM
-
+def _pretrained(name: str, as_stored: bool) -> Language:
     with loading(FIELD, name):
-        model, info = AutoModelForCausalLM.from_pretrained(
-            name, dtype=torch.float32, trust_remote_code=False, output_loading_info=True
-        )
+        stored = sixteen_bit(name) if as_stored else None
+        model, info = _read(name, stored or torch.float32)
+        if stored is not None and not same_as_from_float32(model):
+            model, info = _read(name, torch.float32)
     require_whole(FIELD, name, set(info["missing_keys"]))
     with loading(f"{FIELD} (its tokenizer)", name):
         return Language(model=model, tokenizer=_tokenizer(name))
+
+
+def _read(name: str, dtype: torch.dtype) -> tuple[Any, dict[str, Any]]:
+    from transformers import AutoModelForCausalLM
+
+    read: tuple[Any, dict[str, Any]] = AutoModelForCausalLM.from_pretrained(
+        name, dtype=dtype, trust_remote_code=False, output_loading_info=True
+    )
+    return read
 
 
 def _random(source: RandomLanguage) -> Language:

@@ -16,7 +16,7 @@ from orchestrator.commands.run import Recipe, Settings, read_recipe
 from orchestrator.failures import say_error
 
 if TYPE_CHECKING:
-    from jobs.spec import JobSpec
+    from orchestrator.data_choices import DataChoices
     from orchestrator.data_facts import Read
 
 
@@ -40,15 +40,20 @@ def data(
     changes: Settings = None,
     as_json: AsJson = False,
 ) -> None:
-    """Read a recipe's data: sizes, lengths, bad samples, duplicates, a contact sheet."""
+    """Read a recipe's data, the base's and what its space chooses.
+
+    Tells sizes, lengths, bad samples, duplicates, and makes a contact sheet.
+    """
     from orchestrator.contact_sheet import write_sheet
+    from orchestrator.data_choices import data_choices
     from orchestrator.data_facts import data_facts
     from orchestrator.views.data import render_data
     from orchestrator.views.terminal import terminal
 
     spec = read_recipe(recipe, None, changes)
-    read = _read(spec.base, samples)
-    facts = data_facts(spec.base, read)
+    choices = data_choices(spec)
+    read = _read(choices, samples)
+    facts = data_facts(choices, read)
     page = write_sheet(sheet or Path("runs") / f"{spec.name}-data.html", spec.name, facts, read)
     if as_json:
         print_json({**facts.to_json(), "sheet": str(page)})
@@ -62,12 +67,12 @@ def data(
         raise typer.Exit(2)
 
 
-def _read(job: JobSpec, limit: int | None) -> dict[str, Read]:
+def _read(choices: DataChoices, limit: int | None) -> dict[str, Read]:
     from orchestrator.data_facts import read_sources
 
     threads = len(os.sched_getaffinity(0))
     with _progress() as on_open:
-        return dict(read_sources(job, limit=limit, threads=threads, on_open=on_open))
+        return dict(read_sources(choices, limit=limit, threads=threads, on_open=on_open))
 
 
 @contextmanager

@@ -95,6 +95,7 @@ def event_tags(event: Event) -> dict[str, str]:
                 **{f"trainable/{part}": str(count) for part, count in event.trainable.items()},
                 # The parameters mixture/... are what was asked for, before caps by epochs.
                 **{_plain(f"trained_mixture/{s}"): str(w) for s, w in event.weights.items()},
+                **({"mirsweep.semantics": event.semantics} if event.semantics else {}),
                 **{_plain(f"version/{name}"): text for name, text in event.versions.items()},
             }
         case Scored():

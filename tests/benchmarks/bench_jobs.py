@@ -3,6 +3,7 @@
     OMP_NUM_THREADS=1 python tests/benchmarks/bench_jobs.py                  toy shape on the CPU
     python tests/benchmarks/bench_jobs.py --shape 0.5b --trainable projector --precision bf16
     python tests/benchmarks/bench_jobs.py --memory                           by ZeRO stage
+    python tests/benchmarks/bench_jobs.py --start --shape 0.5b               of a job's start
     python tests/benchmarks/bench_jobs.py --profile                          what a step spends
 
 All train the same model on the same batches in the same precision at the same rate and
@@ -21,6 +22,7 @@ import tempfile
 import time
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 from job_shapes import SHAPES, batches_of, model_flops, spec_of, tokens_of
@@ -30,6 +32,7 @@ from jobs.data.batch import Batch
 from jobs.engine.group import join
 from jobs.launch import free_port
 from jobs.model.build import build_model
+from jobs.model.language import load_language
 from jobs.place import Place
 from jobs.spec import JobSpec
 
@@ -129,6 +132,46 @@ def _live_bytes() -> int:
     return sum(storages.values())
 
 
+def start(arguments: argparse.Namespace, _: Place) -> None:
+    """Print the host memory that loading a language model takes where it lies in bfloat16, as a job
+    that computes in fp32 loads it and as one in bf16 does: its own, with the file's pages, and
+    the most there was of both. Ranks of a node share the file's pages."""
+    spawn = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as folder:
+        for task, given in ((_saved, ()), (_started, (False,)), (_started, (True,))):
+            process = spawn.Process(target=task, args=(arguments, folder, *given))
+            process.start()
+            process.join()
+
+
+def _saved(arguments: argparse.Namespace, folder: str) -> None:
+    language = load_language(spec_of(arguments).model.language)
+    language.model.to(torch.bfloat16).save_pretrained(folder)
+    language.tokenizer.save_pretrained(folder)
+
+
+def _started(_: argparse.Namespace, folder: str, as_stored: bool) -> None:
+    load_language("embedded")  # imports
+    before = _resident()
+    model: Any = load_language(folder, as_stored=as_stored).model
+    weights = sum(p.count_nonzero().item() for p in model.parameters())  # reads every page
+    after = _resident()
+    own, all_, most = (after[n] - before[n] for n in ("RssAnon", "VmRSS", "VmHWM"))
+    print(
+        f"| {weights / 1e6:,.0f} M as {model.dtype} | {own:,.0f} MiB of its own | "
+        f"{all_:,.0f} MiB with the file's pages | {most:,.0f} MiB at most |"
+    )
+
+
+def _resident() -> dict[str, float]:
+    """MiB by name: RssAnon, what this process holds of its own; VmRSS, with pages of files; VmHWM,
+    the most that this has been."""
+    gc.collect()
+    lines = Path("/proc/self/status").read_text().splitlines()
+    found = {line.partition(":")[0]: line.split()[1] for line in lines if line.endswith(" kB")}
+    return {name: int(found[name]) / 1024 for name in ("RssAnon", "VmRSS", "VmHWM")}
+
+
 def scoring_share(arguments: argparse.Namespace, place: Place) -> None:
     """Print what the scores of a whole run take of its time, over the job's own loop."""
     from jobs.events import Finished, Scored, Step
@@ -172,13 +215,14 @@ def main() -> None:
     parser.add_argument("--sides", nargs="*", choices=SIDES, default=list(SIDES))
     parser.add_argument("--ranks", type=int, default=2, help="of --memory")
     parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--start", action="store_true")
     parser.add_argument("--scoring", action="store_true")
     parser.add_argument("--profile", action="store_true")
     arguments = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     place = Place(folder=Path(), device=device, threads=torch.get_num_threads())
     join(place)
-    modes = {"memory": memory, "scoring": scoring_share, "profile": profile}
+    modes = {"memory": memory, "start": start, "scoring": scoring_share, "profile": profile}
     chosen = [mode for name, mode in modes.items() if getattr(arguments, name)]
     for mode in chosen or [compare]:
         mode(arguments, place)

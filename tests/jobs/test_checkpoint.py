@@ -1,6 +1,7 @@
 """Checkpoints: atomic, told apart, pruned, and a model again when loaded."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from tiny_job import events_of, make_world, spec_of
 
 from jobs.checkpoint import JOB, STATE, WEIGHTS, Progress, newest, open_checkpoint, save
 from jobs.load import load_checkpoint
+from jobs.semantics import SEMANTICS
 from jobs.spec import JobSpec
 from mir.errors import DataError
 
@@ -132,3 +134,50 @@ def test_a_loaded_checkpoint_holds_the_trained_weights(tmp_path):
     (folder / STATE).write_text(json.dumps(state))
     with pytest.raises(DataError, match="do not fit model"):
         load_checkpoint(folder)
+
+
+def made_under(folder, semantics):
+    """Rewrite a checkpoint as a version of other semantics made it; None as one before there were
+    any."""
+    state = json.loads((folder / STATE).read_text())
+    state["progress"].pop("semantics")
+    if semantics is not None:
+        state["progress"]["semantics"] = semantics
+    (folder / STATE).write_text(json.dumps(state))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(("semantics", "began"), [(None, 0), (SEMANTICS + 1, SEMANTICS + 1)])
+def test_a_run_that_began_under_other_semantics_goes_on_with_a_warning(
+    tmp_path, caplog, semantics, began
+):
+    """Nothing is lost, and it is told from then on: in the log, the event, later checkpoints."""
+    job = spec_of(make_world(tmp_path), optim={"samples": 16})
+    first, *_ = events_of(job, tmp_path / "run")
+    assert first.semantics == str(SEMANTICS)
+    half, whole = sorted((tmp_path / "run" / "checkpoints").iterdir())
+    assert open_checkpoint(whole)[0].progress.semantics == SEMANTICS
+    assert "semantics" not in caplog.text
+    shutil.rmtree(whole)
+    made_under(half, semantics)
+    first, *_, last = events_of(job, tmp_path / "run")
+    assert (first.resumed_samples, last.event) == (8, "finished")
+    assert first.semantics == f"began with {began}, goes on with {SEMANTICS}"
+    (line,) = [r.getMessage() for r in caplog.records if "semantics" in r.getMessage()]
+    assert line.startswith(f"{half}: began with training semantics {began}, this is {SEMANTICS}")
+    assert open_checkpoint(whole)[0].progress.semantics == began
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_start_of_other_semantics_is_gone_on_from_with_a_warning(tmp_path, caplog):
+    base = make_world(tmp_path)
+    events_of(spec_of(base, optim={"samples": 8}), tmp_path / "first")
+    (start,) = (tmp_path / "first" / "checkpoints").iterdir()
+    on = spec_of(base, optim={"samples": 8}, start=str(start))
+    events_of(on, tmp_path / "same")
+    assert "semantics" not in caplog.text
+    made_under(start, None)
+    first, *_, last = events_of(on, tmp_path / "other")
+    assert (first.semantics, last.event) == (str(SEMANTICS), "finished")
+    (line,) = [r.getMessage() for r in caplog.records if "semantics" in r.getMessage()]
+    assert line.startswith(f"start: {start}: began with training semantics 0, this is {SEMANTICS}")

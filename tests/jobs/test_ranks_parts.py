@@ -31,10 +31,11 @@ FIRST = {
     "moca": {"init_std": 0.02},
 }
 CACHED = {"trainable": {"lora": LORA}, "moca": {"kind": "layernorm", "layers": [1, 3]}}
-RESUMED = (0, 2, 3)
+RESUMED = (0, 1, 2, 3)
 # name: parts that learn, what of the model is set, what of DeepSpeed
 JOBS = {
     "vision+lora+moca-0": ("vision projector lora moca", SEVERAL, {"zero_stage": 0}),
+    "vision+lora+moca-1": ("vision projector lora moca", SEVERAL, {"zero_stage": 1}),
     "vision+lora+moca-2": (
         "vision projector lora moca", SEVERAL, {"zero_stage": 2, "micro_batch": 1},
     ),

@@ -210,7 +210,7 @@ def test_other_micro_batch_and_stage_resume_the_same_job(base, tmp_path):
 
 
 def test_an_unexpected_error_carries_its_traceback(base, tmp_path, monkeypatch):
-    def broken(*_):
+    def broken(*_, **__):
         raise RuntimeError("something odd")
 
     monkeypatch.setattr("jobs.run.build_job", broken)

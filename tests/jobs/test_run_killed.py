@@ -40,8 +40,8 @@ def whole(job, tmp_path_factory):
     return weights_of(folder)
 
 
-def weights_of(folder):
-    return load_file(folder / "checkpoints" / f"samples-{SAMPLES:012d}" / WEIGHTS)
+def weights_of(folder, samples=SAMPLES):
+    return load_file(folder / "checkpoints" / f"samples-{samples:012d}" / WEIGHTS)
 
 
 def run_in_a_process(job, folder, told):
@@ -95,43 +95,53 @@ def test_the_weights_are_those_of_an_uninterrupted_run_bit_for_bit(job, whole, t
     assert all(torch.equal(again[name], value) for name, value in whole.items())
 
 
+def two_ranks_killed_after(job, folder, checkpoints, rank):
+    """Run on two ranks until so many checkpoints are told, and kill one rank; where they began."""
+    events, left = [], checkpoints
+
+    def kill(event):
+        nonlocal left
+        events.append(event)
+        left -= isinstance(event, Checkpointed)
+        if left == 0:
+            left = -1
+            ranks = sorted(multiprocessing.active_children(), key=lambda one: one.pid)
+            ranks[rank].kill()
+
+    last = run_local(job, 2, folder, kill)
+    assert isinstance(last, Failed) and last.kind == "worker-lost", last
+    return events[0].resumed_samples
+
+
 def test_at_another_number_of_ranks_they_agree_to_rounding(job, tmp_path):
+    """One rank is killed, two go on and one of them is killed, one goes on to the end."""
     still = job.model_copy(update={"model": job.model.model_copy(update={"moca": None})})
     run_to_the_end(still, tmp_path / "whole")
     killed_after(still, tmp_path / "parts", 2, 0.01)
-    events = []
-    last = run_local(still, 2, tmp_path / "parts", events.append)
-    assert isinstance(last, Finished), last
-    assert events[0].resumed_samples >= 2 * EVERY
+    on_two = two_ranks_killed_after(still, tmp_path / "parts", 3, rank=1)
+    assert on_two >= 2 * EVERY
+    assert run_to_the_end(still, tmp_path / "parts") >= on_two + 3 * EVERY
     one, two = weights_of(tmp_path / "whole"), weights_of(tmp_path / "parts")
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("stage", [0, 2])
-def test_two_ranks_of_which_one_is_killed_end_bit_for_bit_as_if_it_were_not(job, tmp_path, stage):
+@pytest.mark.parametrize(("stage", "killed"), [(0, [0, 1]), (2, [1]), (3, [0])])
+def test_two_ranks_of_which_one_is_killed_end_bit_for_bit_as_if_it_were_not(
+    job, tmp_path, stage, killed
+):
     """Whichever rank it is; the other is ended, and the next attempt goes on from a checkpoint."""
-    engine = job.deepspeed.model_copy(update={"zero_stage": stage})
-    two = job.model_copy(update={"deepspeed": engine})
+    samples = SAMPLES // 2 * len(killed)
+    engine, optim = {"zero_stage": stage}, {"samples": samples}
+    two = spec_of(job.to_json(), deepspeed=engine, optim=optim)
     assert isinstance(run_local(two, 2, tmp_path / "whole", lambda _: None), Finished)
     chance = random.Random(stage)
-    for rank in (0, 1):
-        left = chance.randint(2, 6)
-
-        def kill(event, rank=rank):
-            nonlocal left
-            left -= isinstance(event, Checkpointed)
-            if left == 0:
-                left = -1
-                ranks = sorted(multiprocessing.active_children(), key=lambda one: one.pid)
-                ranks[rank].kill()
-
-        last = run_local(two, 2, tmp_path / "parts", kill)
-        assert isinstance(last, Failed) and last.kind == "worker-lost", last
+    for rank in killed:
+        two_ranks_killed_after(two, tmp_path / "parts", chance.randint(2, 6), rank)
     events = []
     last = run_local(two, 2, tmp_path / "parts", events.append)
     assert isinstance(last, Finished), last
     assert events[0].resumed_samples >= 2 * EVERY
-    whole, parts = weights_of(tmp_path / "whole"), weights_of(tmp_path / "parts")
+    whole, parts = (weights_of(tmp_path / name, samples) for name in ("whole", "parts"))
     assert whole.keys() == parts.keys()
     assert all(torch.equal(parts[name], value) for name, value in whole.items())

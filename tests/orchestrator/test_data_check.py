@@ -256,3 +256,73 @@ def test_the_quickstart_is_clean_and_no_engine_is_loaded(tmp_path: Path) -> None
     assert done.stdout.splitlines()[-1] == "[]"
     assert "40 of 2,000" in done.stdout
     assert "cannot be used" not in done.stdout
+
+
+def with_space(recipe: Path, space: dict[str, Any]) -> None:
+    told = yaml.safe_load(recipe.read_text())
+    told["base"]["data"]["max_bad_fraction"] = 0.5
+    told["space"] = {"data": space}
+    recipe.write_text(yaml.safe_dump(told, sort_keys=False))
+
+
+def test_what_the_space_chooses_of_a_source_is_read_too_each_once(recipe: Path) -> None:
+    """Three listings of web, the base's among them; each held to the weight that web has."""
+    bad, good = (
+        listing(recipe.parent / name, [(colour, f"{name} {n}") for n in range(4)])["path"]
+        for name, colour in (("broken", "missing"), ("clean", "black"))
+    )
+    with_space(recipe, {"sources": {"web": {"path": {"choices": ["web/data.jsonl", bad, good]}}}})
+    code, found = facts_of(recipe)
+    broken, clean = (f"sources.web where path is {recipe.parent / path}" for path in (bad, good))
+    assert list(found["sources"]) == ["sources.books", "sources.web", "validation", broken, clean]
+    assert found["sources"][broken]["bad"] == {
+        "image missing": [4, ["data.jsonl:1", "data.jsonl:2", "data.jsonl:3"]]
+    }
+    assert found["sources"][clean]["reads"] == found["sources"]["sources.web"]["reads"]
+    assert list(found["sources"]["validation"]["in_training"]) == ["sources.web", clean]
+    done = check(recipe)
+    assert (code, done.exit_code) == (2, 2)
+    where = f"where path is {recipe.parent / bad}: data.sources.web"
+    assert done.stderr.splitlines() == [
+        f"error: {recipe}: {where}: none of the 4 samples read can be used (image missing: 4): "
+        "mend the data",
+    ]
+    assert clean in Path(found["sheet"]).read_text(encoding="utf-8")
+
+
+def test_all_combinations_of_a_source_are_read_and_those_of_two_are_not(recipe: Path) -> None:
+    fields = {"image_field": {"choices": ["image", "caption"]},
+              "caption_field": {"choices": ["caption", "image"]}}  # fmt: skip
+    with_space(recipe, {"sources": {"web": fields, "books": {"size": {"choices": [2, 3]}}}})
+    found = facts_of(recipe)[1]["sources"]
+    assert [name for name in found if " where " in name] == [
+        "sources.web where caption_field is caption and image_field is image",
+        "sources.web where caption_field is image and image_field is image",
+        "sources.web where caption_field is caption and image_field is caption",
+        "sources.web where caption_field is image and image_field is caption",
+        "sources.books where size is 2",
+        "sources.books where size is 3",
+    ]
+    assert "size: 3 is declared" in found["sources.books where size is 3"]["error"]
+    told = f"error: {recipe}: where size is 3: data.sources.books.size: 3 is declared, but "
+    assert told in check(recipe).stderr
+
+
+def test_branches_of_whole_sets_are_read_with_what_varies_in_them(recipe: Path) -> None:
+    """Only sources of one job are held against each other: red is in web and in art."""
+    told = yaml.safe_load(recipe.read_text())["base"]["data"]
+    art = listing(recipe.parent / "art", [("red", "red thing"), ("pink", "pink thing")])
+    more = {"kind": "scenes", "style": {"choices": ["short", "tags"]}, "size": 3}
+    branches = {"same": told["sources"], "art": {"art": art, "more": more}}
+    with_space(recipe, {"sources": {"branches": branches}})
+    code, found = facts_of(recipe)
+    assert code == 0
+    sources = found["sources"]
+    art_name = "sources.art where sources is art"
+    more_name = "sources.more where sources is art and sources/more.style is"
+    assert list(sources) == [
+        "sources.books", "sources.web", "validation",
+        art_name, f"{more_name} short", f"{more_name} tags",
+    ]  # fmt: skip
+    assert sources[art_name]["elsewhere"] == 0
+    assert list(sources["validation"]["in_training"]) == ["sources.web", art_name]

@@ -175,7 +175,7 @@ def test_mlflow_has_parameters_tags_and_artefacts(tmp_path):
     versions = {"torch": "2.13.0", "odd name!": "1"}
     started = Started(
         ranks=2, device="cpu", trainable={"projector": 7}, versions=versions,
-        weights={"detailed": 0.05},
+        weights={"detailed": 0.05}, semantics="began with 0, goes on with 1",
     )  # fmt: skip
     tracker.record(3, started, 1.0)
     tracker.record(3, score(16, 2.5), 2.0)
@@ -192,6 +192,7 @@ def test_mlflow_has_parameters_tags_and_artefacts(tmp_path):
     assert tags["mirsweep.seed"] == "0"
     assert tags["mirsweep.checkpoint"] == "/x/16"
     assert tags["version/torch"] == "2.13.0"
+    assert tags["mirsweep.semantics"] == "began with 0, goes on with 1"
     assert tags["trained_mixture/detailed"] == "0.05"  # asked for was the parameter, 0.25
     assert tags["mir.variant"] == "exact"
     assert tags["mir.fingerprint"] == score(16, 2.5).report.fingerprint

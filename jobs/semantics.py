@@ -1,0 +1,28 @@
+"""Which meaning a job's numbers have: what the same job file and seed end in."""
+
+from __future__ import annotations
+
+SEMANTICS = 1
+"""Counted up by every change after which a job would end with other numbers: the order of the data,
+what decays and at which rate what learns, norms of the projector, the random draws. Not for other
+last bits, as of another kernel or number of ranks.
+
+0: before it was written down, so whatever a version up to then did.
+1: the first that checkpoints and MLflow (tag `mirsweep.semantics`) name.
+"""
+
+
+def named(began: int) -> str:
+    """Those of a run that began with `began` and is trained by this code."""
+    return str(SEMANTICS) if began == SEMANTICS else f"began with {began}, goes on with {SEMANTICS}"
+
+
+def warning_of(where: str, began: int) -> str | None:
+    """What to say of a checkpoint whose run began with `began`; None where it is as today's."""
+    if began == SEMANTICS:
+        return None
+    return (
+        f"{where}: began with training semantics {began}, this is {SEMANTICS}: it goes on, but "
+        "ends with other numbers than either version alone (jobs/semantics.py); start anew in "
+        "another folder where that matters"
+    )
