@@ -31,7 +31,7 @@ from sweeps.axis_mixture import MixtureAxis
 from sweeps.document import dotted
 from sweeps.mistakes import Mistake, from_pydantic, no_such
 from sweeps.searched import RANKS, Searched, searched
-from sweeps.space_parser import MIXTURE, SpaceParser, how_to_size
+from sweeps.space_parser import EQUAL_IN_A_STUDY, MIXTURE, SpaceParser, how_to_size
 from sweeps.spec import SweepSpec
 
 _SPLIT = (RANKS, ("deepspeed", "micro_batch"), ("optim", "global_batch"))
@@ -75,6 +75,7 @@ class Space:
             mistake = from_pydantic(error, Searched, tree)[0]
             raise ConfigError(f"space.{dotted(mistake.path)}: {mistake.text}") from error
         self._require_split(made)
+        self._require_comparable(made)
         del tree["resources"]
         return JobSpec.model_validate(tree), shown
 
@@ -102,6 +103,19 @@ class Space:
             split_batch(optim.global_batch, made.resources.workers, micro)
         except ConfigError as error:
             raise ConfigError(f"space.{dotted(varied[0])}: {error}") from error
+
+    def _require_comparable(self, made: Searched) -> None:
+        """Raise ConfigError where a branch over more than that changes what all scores rest on."""
+        for axis in self.axes:
+            for path in EQUAL_IN_A_STUDY:
+                if path[: len(axis.path)] != axis.path:
+                    continue
+                if get(made.to_json(), path) != get(self._tree, path):
+                    raise ConfigError(
+                        f"space.{dotted(axis.path)}: changes {dotted(path)}, which is equal for a "
+                        f"whole study, so scores can be compared. Write base.{dotted(path)} there "
+                        "as well, or vary less than all of it."
+                    )
 
     def encode(self, shown: Mapping[str, Any]) -> Raw:
         """Raw parameters of what people see; what is not given is left to the sampler.

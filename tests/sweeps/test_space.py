@@ -256,3 +256,13 @@ def test_looking_up_a_field_that_is_not_there_gives_none():
     assert get({"a": {"b": 1}}, ("a", "b")) == 1
     assert get({"a": None}, ("a", "b")) is None
     assert math.isclose(get({"a": 0.5}, ("a",)), 0.5)
+
+
+def test_a_branch_over_all_of_the_data_may_not_change_what_scores_rest_on():
+    other = {"split": "train"}
+    branches = {"same": BASE["data"], "other": BASE["data"] | {"validation": other}}
+    space = {"data": {"branches": branches}}
+    with pytest.raises(ConfigError, match=r"space\.data: changes data\.validation, which is equal"):
+        space_of(sweep(space))
+    branches["other"] = BASE["data"] | {"max_bad_fraction": 0.5}
+    assert space_of(sweep(space)).axes
