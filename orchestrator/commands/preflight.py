@@ -31,6 +31,7 @@ def check_sweep(recipe: Path, spec: SweepSpec, folder: Path) -> None:
 
     check_folder(folder)
     check_job(f"{recipe}: base.", spec.base)
+    _check_choices(recipe, spec)
     check_tracking(spec.tracking.uri)
     if spec.study.storage is not None:
         check_storage(spec.study.storage)
@@ -46,6 +47,16 @@ def check_sweep(recipe: Path, spec: SweepSpec, folder: Path) -> None:
                 f"{recipe}: study.warm_start: {earlier} does not exist. Give the folder that "
                 "`mirsweep run` printed"
             )
+
+
+def _check_choices(recipe: Path, spec: SweepSpec) -> None:
+    """Raise ConfigError or DataError for a source that only some of the trials would read."""
+    from orchestrator.data_choices import PICTURES, data_choices
+
+    for chosen in data_choices(spec).sources.values():
+        if chosen.where:
+            field = chosen.place if chosen.place == PICTURES else f"data.{chosen.place}"
+            _check_source(f"{recipe}: where {chosen.where}: {field}", chosen.spec)
 
 
 def _check_database(place: str, url: str | None) -> None:

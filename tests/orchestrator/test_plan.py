@@ -175,6 +175,15 @@ def test_missing_data_is_named_with_its_field(tmp_path: Path) -> None:
         check_data("data", DataSpec(sources={"web": good}, validation=source))
 
 
+@pytest.mark.parametrize("verb", ["plan", "run"])
+def test_data_that_only_some_trials_would_read_is_looked_for_too(verb, recipe: Path) -> None:
+    choices = "{branches: {scenes: {style: tags}, own: {kind: jsonl, path: /no/such.jsonl}}}"
+    done = invoke(verb, str(recipe), "--set", f"space.data.sources={{tags: {choices}}}")
+    assert done.exit_code == 2, done.output
+    assert "where tags is own: data.sources.tags.path: /no/such.jsonl does not" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_a_folder_that_is_a_file_is_refused(tmp_path: Path, recipe: Path) -> None:
     (tmp_path / "file").write_text("")
     for place in (tmp_path / "file", tmp_path / "file" / "below" / "it"):
