@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 from pathlib import Path
 
+import executor_jobs
 import pytest
 from executor_jobs import (
     BrokenRank,
     collect,
     launch,
     quick,
-    ray_of_a_file,
     terminal,
     under_ray,
 )
 
 from jobs.events import Failed, Started, Step, Stopped
 
-
-@pytest.fixture(scope="module")
-def local_ray():
-    yield from ray_of_a_file(sys.modules[__name__])
+local_ray = executor_jobs.local_ray
 
 
 def alive(pid: int) -> bool:
