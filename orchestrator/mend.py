@@ -12,9 +12,9 @@ from pydantic import ValidationError
 
 from jobs.files import written_whole
 from mir.errors import ClusterError
-from orchestrator.desk import TRIALS, trial_folder
 from orchestrator.eventlog import LOG_NAME, Record, decode, encode
 from orchestrator.fold import fold_all, load_view
+from orchestrator.layout import TRIALS, trial_folder
 from orchestrator.lease import lease
 from orchestrator.ports import Suggester, Tracker
 from orchestrator.projections import project_study, project_tracker
