@@ -9,6 +9,7 @@ import sys
 
 import pytest
 import torch
+import warm as warm_processes
 from safetensors.torch import load_file
 from tiny_job import events_of, make_world, spec_of
 
@@ -18,7 +19,12 @@ from jobs.launch import free_port
 from jobs.place import Place
 from jobs.run import run_job
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.usefixtures("warm"),
+]
+warm = warm_processes.warm
 LORA = {"rank": 2, "alpha": 4.0}
 SEVERAL = {
     "trainable": {
