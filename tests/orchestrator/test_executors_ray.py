@@ -93,6 +93,16 @@ def test_a_killed_rank_is_a_lost_worker_and_takes_the_others_along(local_ray, tm
 
 
 @pytest.mark.ray
+def test_what_ray_says_of_a_lost_process_is_not_among_the_sweeps_own_lines(local_ray, capsys):
+    """On standard output it would stand between lines of JSON; the reason is in the event."""
+    from ray._private.worker import print_to_stdstream
+
+    said = {"lines": ["A worker died or was killed"], "pid": "raylet", "is_err": False}
+    print_to_stdstream(said, ignore_prefix=False)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.ray
 def test_the_rank_that_failed_is_the_cause(local_ray, tmp_path):
     executor = under_ray("second_rank_fails")
     executor.start(launch(tmp_path, workers=2))
