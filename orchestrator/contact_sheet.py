@@ -14,6 +14,7 @@ from PIL import Image
 from jobs.data.errors import BadSample
 from jobs.data.sample import Sample, Source
 from jobs.data.stream import permuted
+from jobs.files import written_whole
 from orchestrator.data_facts import DataFacts, Read
 from orchestrator.report.palette import root_style
 from orchestrator.views.data import HEADINGS, cells, sections
@@ -75,7 +76,8 @@ def write_sheet(path: Path, name: str, facts: DataFacts, read: Mapping[str, Read
         title=escape(title), style=f"{root_style()}\n{_STYLE}", body="\n".join(parts)
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
+    with written_whole(path) as part:
+        part.write_text(page, encoding="utf-8")
     return path
 
 

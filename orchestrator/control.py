@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
+from jobs.files import written_whole
 from jobs.spec import Frozen
 from orchestrator.follow import Pulse
 
@@ -47,10 +48,10 @@ def post(folder: Path, request: Request) -> Path:
     """Leave a request; the file's name says when, so that requests are taken in order."""
     place = folder / FOLDER
     place.mkdir(exist_ok=True)
-    name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"
-    aside = place / f"{name}.new"
-    aside.write_text(request.model_dump_json(exclude_defaults=True), encoding="utf-8")
-    return aside.replace(place / f"{name}.json")
+    path = place / f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.json"
+    with written_whole(path) as part:
+        part.write_text(request.model_dump_json(exclude_defaults=True), encoding="utf-8")
+    return path
 
 
 def waiting(folder: Path) -> list[tuple[Path, Request]]:

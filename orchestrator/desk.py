@@ -18,6 +18,7 @@ from orchestrator.endings import Ending
 from orchestrator.fold import with_micro_batch
 from orchestrator.journal import Journal
 from orchestrator.keeper import Keeper
+from orchestrator.layout import TRIALS, trial_folder
 from orchestrator.ports import Executor, Launch, Placed, Suggester, Tracker
 from orchestrator.projections import report_one, tell
 from orchestrator.remedy import memory_shape
@@ -26,13 +27,6 @@ from sweeps.decision import Decision, Verdict
 from sweeps.spec import ResourceSpec, SweepSpec
 from sweeps.stopping import Judge
 from sweeps.study import Trial
-
-TRIALS = "trials"
-
-
-def trial_folder(folder: Path, number: int) -> Path:
-    """Where a trial keeps its checkpoints and logs, in the study's folder."""
-    return folder / TRIALS / f"{number:04d}"
 
 
 @dataclass(kw_only=True)

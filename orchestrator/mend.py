@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Callable
@@ -11,10 +10,11 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from jobs.files import written_whole
 from mir.errors import ClusterError
-from orchestrator.desk import TRIALS, trial_folder
 from orchestrator.eventlog import LOG_NAME, Record, decode, encode
 from orchestrator.fold import fold_all, load_view
+from orchestrator.layout import TRIALS, trial_folder
 from orchestrator.lease import lease
 from orchestrator.ports import Suggester, Tracker
 from orchestrator.projections import project_study, project_tracker
@@ -126,13 +126,8 @@ def _makes_sense(records: list[Record]) -> bool:
 
 
 def _write(path: Path, records: list[Record]) -> None:
-    aside = path.with_suffix(".mending")
-    with aside.open("wb") as file:
-        for record in records:
-            file.write(encode(record))
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    with written_whole(path, durable=True) as part:
+        part.write_bytes(b"".join(map(encode, records)))
 
 
 def rebuild(

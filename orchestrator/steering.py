@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from mir.errors import ConfigError
 from orchestrator.control import Request
-from orchestrator.desk import Desk
 from orchestrator.endings import Leaving
 from orchestrator.state import SweepView, TrialState
 from sweeps.axes import Raw, Shown, same_point
 from sweeps.space import Space, space_of
 from sweeps.spec import BudgetSpec, SweepSpec
+
+if TYPE_CHECKING:
+    from orchestrator.desk import Desk
 
 logger = logging.getLogger(__name__)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sweeps.gaussian import Array
+if TYPE_CHECKING:
+    from sweeps.gaussian import Array
 
 _LEAST = 6  # the sequence is made 64 points at a time at least
 

@@ -29,6 +29,7 @@ from pydantic import ValidationError
 
 from jobs.checkpoint.frozen import FrozenPart
 from jobs.checkpoint.policy import Progress, kept
+from jobs.files import sync
 from jobs.spec import CheckpointSpec, JobSpec
 from mir.errors import DataError
 
@@ -100,7 +101,7 @@ def save(
         if final.exists():
             _remove(final)
         building.rename(final)
-        _sync(folder)
+        sync(folder)
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)
         raise
@@ -179,8 +180,8 @@ def _write(
     }
     (folder / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
     for file in folder.iterdir():
-        _sync(file)
-    _sync(folder)
+        sync(file)
+    sync(folder)
 
 
 def _read_state(path: Path) -> dict[str, Any] | None:
@@ -216,11 +217,3 @@ def _remove(path: Path) -> None:
     hidden = path.with_name(f".{path.name}.{os.getpid()}.removed")
     path.rename(hidden)
     shutil.rmtree(hidden, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

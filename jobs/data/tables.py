@@ -30,6 +30,7 @@ from jobs.data.store import (
     open_folder,
     told,
 )  # fmt: skip
+from jobs.files import written_whole
 from jobs.spec import SourceSpec
 from mir.errors import ConfigError, DataError
 
@@ -141,10 +142,12 @@ def _fetched(system: Any, path: str, cache: Path) -> str:
     target = cache / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.parquet"
     if not target.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        copy = tempfile.NamedTemporaryFile(dir=cache, delete=False)  # noqa: SIM115 - replaced below
-        with copy, system.open(path, "rb") as remote:
+        with (
+            written_whole(target) as part,
+            system.open(path, "rb") as remote,
+            part.open("wb") as copy,
+        ):
             shutil.copyfileobj(remote, copy)
-        Path(copy.name).replace(target)
     return str(target)
 
 

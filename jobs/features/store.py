@@ -11,14 +11,14 @@ import logging
 import os
 import threading
 import time
-import uuid
 import zlib
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from jobs.files import written_whole
 
 _log = logging.getLogger(__name__)
 _CHECKSUM = 4  # bytes
@@ -70,14 +70,11 @@ class FeatureStore:
             return False
         body = value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
         path = self._path(name)
-        making = path.with_name(f".{name}.{uuid.uuid4().hex}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            making.write_bytes(zlib.crc32(body).to_bytes(_CHECKSUM, "little") + body)
-            making.replace(path)
+            with written_whole(path) as part:
+                part.write_bytes(zlib.crc32(body).to_bytes(_CHECKSUM, "little") + body)
         except OSError as error:
-            with suppress(OSError):  # what could not be written is often not there
-                making.unlink()
             self._closed = True
             self._warn(f"cannot be written ({error}): nothing more is stored")
             return False

@@ -7,6 +7,7 @@ import re
 import shutil
 from pathlib import Path
 
+from jobs.files import written_whole
 from jobs.real.write import whole_folder
 
 _PROSE = re.compile(r"[A-Z][A-Za-z0-9 ,.;:'\"()/_-]*")
@@ -31,9 +32,8 @@ def topic_paragraphs() -> list[str]:
 def write_texts(path: Path) -> str:
     """Write one paragraph a line; return one line that says how many."""
     paragraphs = topic_paragraphs()
-    making = path.with_name(f"{path.name}.making")
-    making.write_text("\n".join(paragraphs) + "\n", encoding="utf-8")
-    making.replace(path)
+    with written_whole(path) as part:
+        part.write_text("\n".join(paragraphs) + "\n", encoding="utf-8")
     return f"{len(paragraphs)} paragraphs"
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from jobs.files import written_whole
 from mir.errors import ConfigError, MirsweepError
 from orchestrator.commands.options import AsJson, Study, print_json
 from orchestrator.commands.preflight import check_data, check_evaluation
@@ -152,7 +153,8 @@ def _show(found: Outcome, folder: Path, as_json: bool) -> None:
 
     picture, page = write_picture(found, folder), write_page(found, folder)
     whole = {**found.to_json(), "picture": str(picture), "page": str(page)}
-    (folder / "outcome.json").write_text(json.dumps(whole, indent=1), encoding="utf-8")
+    with written_whole(folder / "outcome.json") as part:
+        part.write_text(json.dumps(whole, indent=1), encoding="utf-8")
     if as_json:
         print_json(whole)
         return

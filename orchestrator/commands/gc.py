@@ -17,7 +17,7 @@ def gc(
     as_json: AsJson = False,
 ) -> None:
     """Remove checkpoints that the study does not keep. A running sweep does so by itself."""
-    from orchestrator.desk import TRIALS
+    from orchestrator.layout import TRIALS
     from orchestrator.lease import lease
     from orchestrator.retention import all_stored, removals, remove
 

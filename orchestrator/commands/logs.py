@@ -26,7 +26,7 @@ def logs(
     as_json: AsLines = False,
 ) -> None:
     """Print what a trial's job wrote while it ran."""
-    from orchestrator.desk import trial_folder
+    from orchestrator.layout import trial_folder
 
     folder, view = load_study(study)
     chosen = find_trial(view, trial)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mir.errors import ConfigError
-from orchestrator.desk import trial_folder
+from orchestrator.layout import trial_folder
 from orchestrator.state import SweepView, TrialState, TrialView
 from orchestrator.views.standing import ranked
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from jobs.events import Evaluated
 from jobs.features import FOLDER as FEATURES
+from jobs.files import written_whole
 from jobs.spec import Frozen, JobSpec
 from jobs.spec.downstream import DownstreamSpec
 from mir.errors import MirsweepError
@@ -46,7 +47,8 @@ class Results:
         from sweeps.recipe import dump_downstream
 
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "recipe.yaml").write_text(dump_downstream(self._recipe), encoding="utf-8")
+        with written_whole(self.folder / "recipe.yaml") as part:
+            part.write_text(dump_downstream(self._recipe), encoding="utf-8")
 
     def work_folder(self, trial: int) -> Path:
         """Where a trial's fine-tune keeps its checkpoints and logs."""
@@ -71,9 +73,8 @@ class Results:
             job=candidate.trial.job,
             evaluated=evaluated,
         )
-        aside = self._path(number).with_suffix(".part")
-        aside.write_text(result.model_dump_json(indent=1), encoding="utf-8")
-        aside.replace(self._path(number))
+        with written_whole(self._path(number)) as part:
+            part.write_text(result.model_dump_json(indent=1), encoding="utf-8")
         if not keep:
             for name in ("checkpoints", FEATURES):
                 shutil.rmtree(self.work_folder(number) / name, ignore_errors=True)

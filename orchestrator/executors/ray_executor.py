@@ -287,6 +287,8 @@ class RayExecutor:
 def _connect(address: str | None, num_cpus: int | None) -> None:
     """Start a local Ray, or join a cluster; raises UnreachableError where that fails."""
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    # That leaves what it prints of processes that die, on standard output: we hear of ours.
+    ray._private.worker._worker_logs_enabled = False
     try:
         if address is None:
             ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, **common)

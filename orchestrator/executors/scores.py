@@ -12,6 +12,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from jobs.events import Event, Scored, Started
+from jobs.files import written_whole
 
 SCORES = "scores.jsonl"
 
@@ -55,6 +56,5 @@ def read_scores(path: Path) -> list[Scored]:
 
 
 def _write(path: Path, scores: list[Scored]) -> None:
-    aside = path.with_suffix(".new")
-    aside.write_text("".join(score.model_dump_json() + "\n" for score in scores))
-    aside.replace(path)
+    with written_whole(path) as part:
+        part.write_text("".join(score.model_dump_json() + "\n" for score in scores))

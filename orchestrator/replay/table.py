@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from jobs.events import GuardReading, Scored
+from jobs.files import written_whole
 from mir.errors import ConfigError, DataError
 from mir.report import MirReport, Protocol
 from orchestrator.state import SweepView, TrialState
@@ -132,7 +133,8 @@ def save_table(table: Table, path: Path) -> None:
     trials = [_rounded(asdict(trial)) for trial in table.trials]
     spec = _portable(table.spec.model_dump(mode="json"))
     data = {"version": 1, "spec": spec, "trials": trials}
-    path.write_text(json.dumps(data, separators=(",", ":")) + "\n", encoding="utf-8")
+    with written_whole(path) as part:
+        part.write_text(json.dumps(data, separators=(",", ":")) + "\n", encoding="utf-8")
 
 
 def _portable(value: Any) -> Any:

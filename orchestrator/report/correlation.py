@@ -7,6 +7,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jobs.files import written_whole
 from orchestrator.correlate.outcome import Outcome, Point
 from orchestrator.correlate.readings import MIR
 from orchestrator.report import tables
@@ -116,9 +117,8 @@ def write_page(outcome: Outcome, folder: Path) -> Path:
         parts.append(section("Among trials whose scores count", _html_table(HEADS, counted)))
     parts.append(section("The trials", _html_table(*_trials(outcome))))
     path = folder / PAGE
-    half = folder / f".{PAGE}.part"
-    half.write_text(document(f"{outcome.study} - does MIR predict?", parts), encoding="utf-8")
-    half.replace(path)
+    with written_whole(path) as part:
+        part.write_text(document(f"{outcome.study} - does MIR predict?", parts), encoding="utf-8")
     return path
 
 

@@ -6,6 +6,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jobs.files import written_whole
 from orchestrator.correlate.outcome import Outcome
 from orchestrator.correlate.readings import MIR
 from orchestrator.report.correlation import COLOURS, PICTURE, band, beyond, beyond_note, lines
@@ -28,7 +29,8 @@ def write_picture(outcome: Outcome, folder: Path) -> Path:
         left, right = figure.subplots(1, 2)
         _points(left, outcome)
         _course(right, outcome)
-        figure.savefig(path, dpi=DPI)
+        with written_whole(path) as part:
+            figure.savefig(part, format="png", dpi=DPI)
     return path
 
 

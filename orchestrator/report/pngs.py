@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobs.files import written_whole
 from orchestrator.report.importance import Importance, importances
 from orchestrator.report.palette import LIGHT
 from orchestrator.report.series import (
@@ -60,7 +61,8 @@ def write_pngs(view: SweepView, folder: Path) -> list[Path]:
             path = folder / f"{name}.png"
             path.unlink(missing_ok=True)
             if figure is not None:
-                figure.savefig(path, dpi=DPI)
+                with written_whole(path) as part:
+                    figure.savefig(part, format="png", dpi=DPI)
                 written.append(path)
     return written
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from jobs.files import written_whole
 from orchestrator.report.page import page
 from orchestrator.report.pngs import write_pngs
 from orchestrator.state import SweepView
@@ -16,8 +17,6 @@ def write_report(view: SweepView, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     write_pngs(view, folder)
     path = folder / PAGE
-    # Written beside and moved, so that a reader never sees half a page.
-    half = folder / f".{PAGE}.part"
-    half.write_text(page(view), encoding="utf-8")
-    half.replace(path)
+    with written_whole(path) as part:
+        part.write_text(page(view), encoding="utf-8")
     return path

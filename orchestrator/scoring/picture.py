@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobs.files import written_whole
 from orchestrator.report.palette import LIGHT, SOURCES
-from orchestrator.scoring.stored import Score, written_whole
+from orchestrator.scoring.stored import Score
 from orchestrator.views.text import plus_minus
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def draw_layers(
         if warning is not None:
             figure.suptitle(warning, color=LIGHT["bad"], fontsize=9, wrap=True)
         with written_whole(path) as part:
-            figure.savefig(part, dpi=160)
+            figure.savefig(part, format=path.suffix[1:], dpi=160)
 
 
 def _distances(axes: Axes, scores: Sequence[Score], labels: Sequence[str]) -> None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from jobs.files import written_whole
 from mir.errors import ConfigError, DataError
 from mir.report import MirReport
 
@@ -39,17 +38,6 @@ def read_score(path: Path) -> Score:
         raise DataError(
             f"{path}: not a score ({error}); make it with mirsweep score --json"
         ) from error
-
-
-@contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """A name beside `path` to write to; it becomes `path` if the block succeeds, else vanishes."""
-    part = path.with_name(f".{path.stem}.part{path.suffix}")
-    try:
-        yield part
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def check_writable(option: str, path: Path | None, endings: tuple[str, ...] = ()) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from jobs.files import written_whole
 from orchestrator.state import SweepView
 from orchestrator.views.standing import NAMES, best_trial
 from orchestrator.views.text import plus_minus, settings
@@ -24,5 +25,6 @@ def write_best(view: SweepView, folder: Path) -> Path | None:
         "# Train it again with: mirsweep train best.yaml\n"
     )
     path = folder / "best.yaml"
-    path.write_text(head + dump_job(best.job), encoding="utf-8")
+    with written_whole(path) as part:
+        part.write_text(head + dump_job(best.job), encoding="utf-8")
     return path

@@ -31,18 +31,18 @@ def cells(policy: Policy) -> list[str]:
     used = [outcome.ledger.used for outcome in policy.outcomes]
     saved = [outcome.ledger.saved for outcome in policy.outcomes]
     reach = hours_to_target(policy)
-    share = f"{policy.found} of {len(policy.outcomes)}"
+    share = f"reached in {policy.found} of {len(policy.outcomes)} replays"
     return [
         policy.name,
         _spread(quartiles(best)) if best else "none counts",
         number(quartiles(used)[1]),
         number(quartiles(saved)[1]),
-        f"{share} only" if reach is None else f"{_spread(reach)}, {share}",
+        share if reach is None else f"{_spread(reach)}, {share}",
     ]
 
 
 def _spread(quarters: tuple[float, float, float]) -> str:
-    low, middle, high = (number(value) for value in quarters)
+    low, middle, high = ("never" if value == math.inf else number(value) for value in quarters)
     return f"{middle} ({low} to {high})"
 
 

@@ -5,19 +5,26 @@ All jobs of two ranks share one gang: two processes and one process group for th
 
 import itertools
 import multiprocessing
+import sys
 
 import pytest
 import torch
+import warm as warm_processes
 from safetensors.torch import load_file
 from tiny_job import events_of, make_world, spec_of
 
 from jobs.checkpoint import WEIGHTS
-from jobs.events import TERMINAL, Failed, Finished, Scored, Started, Stopped
+from jobs.events import Failed, Finished, Scored, Started, Stopped
 from jobs.launch import free_port
 from jobs.place import Place
 from jobs.run import run_job
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.usefixtures("warm"),
+]
+warm = warm_processes.warm
 LORA = {"rank": 2, "alpha": 4.0}
 SEVERAL = {
     "trainable": {
@@ -32,6 +39,7 @@ FIRST = {
 }
 CACHED = {"trainable": {"lora": LORA}, "moca": {"kind": "layernorm", "layers": [1, 3]}}
 RESUMED = (0, 1, 2, 3)
+COMPILER = "torch._inductor.compile_fx"
 # name: parts that learn, what of the model is set, what of DeepSpeed
 JOBS = {
     "vision+lora+moca-0": ("vision projector lora moca", SEVERAL, {"zero_stage": 0}),
@@ -89,6 +97,7 @@ def rank_of_a_gang(rank, port, runs, told):
         )  # fmt: skip
         for event in run_job(spec, place):
             told.put((rank, folder.name, event))
+    told.put((rank, COMPILER, COMPILER in sys.modules))
 
 
 @pytest.fixture(scope="module")
@@ -117,9 +126,9 @@ def gang_of_two(plan):
     for process in gang:
         process.start()
     heard, ended = {}, 0
-    while ended < 2 * len(plan):
+    while ended < len(gang):
         rank, name, event = told.get(timeout=200)
-        ended += isinstance(event, TERMINAL)
+        ended += name == COMPILER
         if rank == 0:
             heard.setdefault(name, []).append(event)
         assert not isinstance(event, Failed), event
@@ -156,6 +165,10 @@ def test_only_frozen_encoders_were_kept_in_the_cache(runs):
     cached = {name for name in JOBS if (folder / "two" / name / "features").is_dir()}
     assert cached == {name for name in JOBS if "cache" in name}
     assert not any((folder / "one").rglob("features"))
+
+
+def test_no_stage_of_zero_loads_a_compiler_that_no_job_uses(runs):
+    assert runs[-1][COMPILER] == [False]
 
 
 @pytest.mark.parametrize("stage", RESUMED)

@@ -6,6 +6,7 @@ import time
 
 import pytest
 import torch
+import warm as warm_processes
 from safetensors.torch import load_file
 from tiny_job import make_world, spec_of
 
@@ -15,7 +16,12 @@ from jobs.launch import run_local
 from jobs.place import Place
 from jobs.run import run_job
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.usefixtures("warm"),
+]
+warm = warm_processes.warm
 SAMPLES, EVERY = 240, 8
 
 

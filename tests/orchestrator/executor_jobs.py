@@ -7,8 +7,8 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
+import pytest
 import small_world
 from small_world import FakeJobs, make_sweep
 
@@ -113,14 +113,15 @@ def under_ray(name, **options):
     return RayExecutor(runner=RUNNERS[name], **options)
 
 
-def ray_of_a_file(*modules: ModuleType) -> Iterator[None]:
-    """One Ray of two cores for the tests of a file, whose jobs come from `modules`."""
+@pytest.fixture(scope="module")
+def local_ray(request: pytest.FixtureRequest) -> Iterator[None]:
+    """One Ray of two cores for the tests of a file."""
     from orchestrator.executors.ray_executor import RayExecutor
 
     from ray import cloudpickle  # isort: skip - the executor sets how ray is imported
 
     # The processes of a job cannot import test modules.
-    for module in (*modules, sys.modules[__name__], small_world):
+    for module in (request.module, sys.modules[__name__], small_world):
         cloudpickle.register_pickle_by_value(module)
     owner = RayExecutor(num_cpus=2)
     yield

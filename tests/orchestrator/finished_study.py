@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from sweep_views import SAMPLES
+from sweep_views import SAMPLES, make_view
 
 import sweeps
 from jobs.events import Evaluated, Event, Failed, Finished, Started, Step, Stopped
@@ -82,7 +82,14 @@ class FakeJobs:
         yield Finished(samples=2048, seconds=1.0)
 
 
-def make_study(tmp_path: Path, view: SweepView, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture
+def view() -> SweepView:
+    """A study's view; `study` is its folder."""
+    return make_view(14)
+
+
+@pytest.fixture
+def study(tmp_path: Path, view: SweepView, monkeypatch: pytest.MonkeyPatch) -> Path:
     """`runs/demo` with a checkpoint of the last step for every trial but the first complete one."""
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "runs" / "demo"

@@ -9,15 +9,19 @@ from pathlib import Path
 
 import pytest
 import typer
+from small_world import FakeJobs, make_sweep
 from sweep_views import OPENED, make_view
 from typer.testing import CliRunner, Result
 
 from mir.errors import ClusterError, ConfigError, MirsweepError
 from orchestrator.cli import VERBS, app
 from orchestrator.commands import studies
+from orchestrator.controller import Controller
 from orchestrator.eventlog import LOG_NAME
+from orchestrator.executors.inline import InlineExecutor
 from orchestrator.failures import BUG, INTERRUPTED, shown_to_the_user
 from orchestrator.state import SweepView
+from orchestrator.trackers.memory import MemoryTracker
 
 HEAVY = ("torch", "ray", "deepspeed", "mlflow", "transformers", "optuna", "plotly", "matplotlib")
 RECIPE = Path(__file__).parents[2] / "sweeps" / "recipes" / "quickstart.yaml"
@@ -47,6 +51,27 @@ def test_help_and_plan_load_nothing_heavy(words: list[str]) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "loaded: []"
+
+
+LOOKING = ("list", "status demo", "show demo 0", "logs demo 0", "gc demo --dry-run", "stop demo",
+           "extend demo --trials 1", "retry demo --failed")  # fmt: skip
+
+
+def test_verbs_beside_a_sweep_load_neither_its_controller_nor_what_computes(tmp_path: Path) -> None:
+    controller = Controller(make_sweep(1), tmp_path / "runs/demo", InlineExecutor(FakeJobs()),
+                            MemoryTracker())  # fmt: skip
+    controller.run()
+    code = (
+        "import sys\nfrom orchestrator.cli import app\n"
+        f"for words in {LOOKING!r}:\n"
+        "    try:\n        app(words.split())\n    except SystemExit:\n        pass\n"
+        f"print('loaded:', sorted({{*{HEAVY!r}, 'numpy', 'scipy'}} & {{*sys.modules}}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert done.stdout.splitlines()[-1] == "loaded: []"
+    assert "no study" not in done.stderr
 
 
 def test_help_names_every_verb_and_exit_code() -> None:

@@ -6,6 +6,7 @@ import json
 from itertools import pairwise
 from pathlib import Path
 
+import finished_study
 import pytest
 from finished_study import (
     LOST,
@@ -13,12 +14,11 @@ from finished_study import (
     WORLD,
     FakeJobs,
     complete,
-    make_study,
     save,
     score_of,
     take,
 )
-from sweep_views import SAMPLES, make_view
+from sweep_views import SAMPLES
 
 from jobs.events import Failed
 from mir.errors import ClusterError, ConfigError, DataError
@@ -26,18 +26,9 @@ from orchestrator.correlate.choose import Candidate, candidates, choose, spread
 from orchestrator.correlate.readings import readings
 from orchestrator.correlate.results import Results
 from orchestrator.signals import Interrupt
-from orchestrator.state import SweepView
 from sweeps.recipe import load_downstream
 
-
-@pytest.fixture
-def view() -> SweepView:
-    return make_view(14)
-
-
-@pytest.fixture
-def study(tmp_path: Path, view: SweepView, monkeypatch: pytest.MonkeyPatch) -> Path:
-    return make_study(tmp_path, view, monkeypatch)
+study, view = finished_study.study, finished_study.view
 
 
 def test_only_trials_that_ran_to_the_end_and_kept_their_last_checkpoint(study, view) -> None:

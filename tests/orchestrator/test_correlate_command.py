@@ -6,17 +6,15 @@ import json
 import os
 import signal
 from collections.abc import Iterator
-from pathlib import Path
 
+import finished_study
 import pytest
 from finished_study import (
     LOST,
     RECIPES,
     FakeJobs,
     complete,
-    make_study,
 )
-from sweep_views import make_view
 from typer.testing import CliRunner
 
 from jobs.events import Event
@@ -29,15 +27,7 @@ from orchestrator.failures import INTERRUPTED
 from orchestrator.state import SweepView
 from sweeps.recipe import load_downstream
 
-
-@pytest.fixture
-def view() -> SweepView:
-    return make_view(14)
-
-
-@pytest.fixture
-def study(tmp_path: Path, view: SweepView, monkeypatch: pytest.MonkeyPatch) -> Path:
-    return make_study(tmp_path, view, monkeypatch)
+study, view = finished_study.study, finished_study.view
 
 
 def run_command(monkeypatch, jobs: FakeJobs, *words: str):

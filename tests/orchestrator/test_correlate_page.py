@@ -4,33 +4,22 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
+import finished_study
 import pytest
 from finished_study import (
     FakeJobs,
-    make_study,
     score_of,
     take,
 )
 from PIL import Image
-from sweep_views import make_view
 
 from orchestrator.correlate.choose import candidates
 from orchestrator.correlate.outcome import Outcome, outcome
 from orchestrator.report.correlation import beyond, scatter, table, within_lines, write_page
 from orchestrator.report.correlation_png import write_picture
-from orchestrator.state import SweepView
 
-
-@pytest.fixture
-def view() -> SweepView:
-    return make_view(14)
-
-
-@pytest.fixture
-def study(tmp_path: Path, view: SweepView, monkeypatch: pytest.MonkeyPatch) -> Path:
-    return make_study(tmp_path, view, monkeypatch)
+study, view = finished_study.study, finished_study.view
 
 
 @pytest.fixture

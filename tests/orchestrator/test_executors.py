@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import sys
 
+import executor_jobs
 import pytest
 from executor_jobs import (
     RUNNERS,
     collect,
     inline,
     launch,
-    ray_of_a_file,
     terminal,
     under_ray,
 )
@@ -23,10 +22,7 @@ from mir.errors import ClusterError
 from orchestrator.executors.inline import InlineExecutor
 from orchestrator.ports import Capacity
 
-
-@pytest.fixture(scope="module")
-def local_ray():
-    yield from ray_of_a_file(sys.modules[__name__])
+local_ray = executor_jobs.local_ray
 
 
 @pytest.fixture(params=["inline", pytest.param("ray", marks=pytest.mark.ray)])

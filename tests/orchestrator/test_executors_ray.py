@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 from pathlib import Path
 
+import executor_jobs
 import pytest
 from executor_jobs import (
     BrokenRank,
     collect,
     launch,
     quick,
-    ray_of_a_file,
     terminal,
     under_ray,
 )
 
 from jobs.events import Failed, Started, Step, Stopped
 
-
-@pytest.fixture(scope="module")
-def local_ray():
-    yield from ray_of_a_file(sys.modules[__name__])
+local_ray = executor_jobs.local_ray
 
 
 def alive(pid: int) -> bool:
@@ -94,6 +90,16 @@ def test_a_killed_rank_is_a_lost_worker_and_takes_the_others_along(local_ray, tm
     assert last.kind == "worker-lost"
     assert_gone(processes)
     assert_free()
+
+
+@pytest.mark.ray
+def test_what_ray_says_of_a_lost_process_is_not_among_the_sweeps_own_lines(local_ray, capsys):
+    """On standard output it would stand between lines of JSON; the reason is in the event."""
+    from ray._private.worker import print_to_stdstream
+
+    said = {"lines": ["A worker died or was killed"], "pid": "raylet", "is_err": False}
+    print_to_stdstream(said, ignore_prefix=False)
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.ray

@@ -18,6 +18,7 @@ from orchestrator.replay.compare import Policy, hours_to_target
 from orchestrator.replay.run import replay
 from orchestrator.replay.synthetic import synthetic
 from orchestrator.replay.table import load_table, save_table, table_of
+from orchestrator.views.replay import cells
 from sweeps.spec import ResourceSpec
 
 REAL = Path(__file__).parents[2] / "infra" / "curves" / "real-cpu.json"
@@ -170,3 +171,18 @@ def test_the_shipped_curves_are_small_real_and_replay():
     plain, chosen = json.loads(found.stdout)
     assert (plain["policy"], chosen["policy"]) == ("random, none", "gp, median")
     assert all(hours > 0 for hours in plain["hours"])
+
+
+@pytest.mark.parametrize(
+    ("best", "said"),
+    [
+        ((9.0, 9.0), "reached in 0 of 2 replays"),
+        ((0.5, 9.0, 9.0), "reached in 1 of 3 replays"),
+        ((0.5, 0.5, 0.5, 9.0), "2.5 (2.5 to never), reached in 3 of 4 replays"),
+        ((0.5, 0.5), "2.5 (2.5 to 2.5), reached in 2 of 2 replays"),
+    ],
+)
+def test_a_line_says_in_how_many_replays_the_best_was_reached(table, best, said):
+    outcome = replay(table, policy(table, trials=2), 0, 2)
+    outcomes = [replace(outcome, course=((2.5, value),), target=1.0) for value in best]
+    assert cells(Policy("random, none", tuple(outcomes)))[-1] == said

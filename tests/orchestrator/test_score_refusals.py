@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from orchestrator.cli import app
 from orchestrator.scoring import run as scoring_run
 from orchestrator.scoring.inputs import choose_pairs
-from orchestrator.scoring.stored import check_writable, written_whole
+from orchestrator.scoring.stored import check_writable
 
 PAIRS = 3
 
@@ -119,19 +119,6 @@ def test_files_that_cannot_be_written(world, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(ValueError, match="may not be written to"):
         check_writable("--json", tmp_path / "a.json")
-
-
-def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path):
-    path = tmp_path / "score.json"
-    path.write_text("old")
-    with pytest.raises(OSError, match="full"), written_whole(path) as part:
-        part.write_text("half")
-        raise OSError("disk full")
-    assert path.read_text() == "old"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["score.json"]
-    with written_whole(path) as part:
-        part.write_text("new")
-    assert path.read_text() == "new"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from orchestrator.state import SweepView, TrialState
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
-HOPELESS = 1e38
+HOPELESS = 1e37
 """A learning rate with which weights overflow within a few steps."""
 
 
@@ -37,6 +37,10 @@ def look(here: Terminals) -> None:
     assert told["trials"][0]["state"] == "running"
     assert here.answer("show", "tiny", "0")["job"]["optim"]["learning_rate"] == 1e-3
     assert here.run("logs", "tiny", "0", "--json").returncode == 0
+
+
+def look_longer(here: Terminals) -> None:
+    """What only looks and may take its time, while the sweep waits: trial 0 is a short one."""
     (known,) = here.answer("list")
     assert known["running"] is True and known["folder"] == "runs/tiny"
     assert Path(here.folder, here.answer("report", "tiny")["page"]).is_file()
@@ -48,6 +52,7 @@ def steer(here: Terminals) -> None:
     assert here.answer("pause", "tiny")["taken"] is True
     before = here.until(paused).trials[0]
     assert before.checkpoint is not None
+    look_longer(here)
     assert here.answer("extend", "tiny", "--trials", "1")["taken"] is True
     assert here.answer("enqueue", "tiny", f"learning_rate={HOPELESS}")["taken"] is True
     assert here.answer("status", "tiny")["trials_budget"] == 4
@@ -71,7 +76,7 @@ def wrong_usage(here: Terminals) -> None:
 
 def test_every_verb_works_from_another_terminal_while_the_sweep_runs(tmp_path):
     here = Terminals(tmp_path)
-    recipe = here.recipe(samples=1000, trials=2)
+    recipe = here.recipe(samples=400, trials=2)
     running = here.start("run", recipe, "--json")
     here.until(lambda view: bool(view.trials) and bool(view.trials[0].steps))
     look(here)

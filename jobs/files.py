@@ -1,0 +1,37 @@
+"""Files that others see whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+@contextmanager
+def written_whole(path: Path, *, durable: bool = False) -> Iterator[Path]:
+    """A name beside `path` to write to; it becomes `path` if the block succeeds, else vanishes.
+
+    Every call has a name of its own, hidden and without the ending of `path`: any number of
+    processes may write one path, and what a killed one leaves matches no pattern. durable: the
+    bytes are on the disk before they replace `path`, so a machine that loses power has either.
+    """
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        yield aside
+        if durable:
+            sync(aside)
+        aside.replace(path)
+    finally:
+        with suppress(OSError):  # moved, or never made
+            aside.unlink()
+
+
+def sync(path: Path) -> None:
+    """Wait until what was written to a file or folder is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
