@@ -31,6 +31,7 @@ from orchestrator.trackers.entries import (
     trial_tags,
 )
 from sweeps.spec import SweepSpec
+from sweeps.storage import recorded
 
 DATABASE = "mlflow.db"
 ARTIFACTS = "mlflow-artifacts"
@@ -104,7 +105,7 @@ class MlflowTracker:
             tags[_STUDY] = text
             made = self._client.create_run(self._experiment, run_name=spec.name, tags=tags)
             run = str(made.info.run_id)
-        resolved = yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False)
+        resolved = yaml.safe_dump(recorded(spec).model_dump(mode="json"), sort_keys=False)
         self._client.log_text(run, resolved, "sweep.yaml")
         return run
 
