@@ -21,6 +21,7 @@ from orchestrator.shelf import Shelf
 from orchestrator.state import SweepView, TrialState, TrialView
 from sweeps.decision import Decision
 from sweeps.spec import BudgetSpec, SweepSpec
+from sweeps.storage import recorded
 
 if TYPE_CHECKING:
     from sweeps.axes import Raw
@@ -71,7 +72,7 @@ class Journal:
         self._write(
             "session",
             {
-                "spec": spec.model_dump(mode="json"),
+                "spec": recorded(spec).model_dump(mode="json"),
                 "pid": os.getpid(),
                 "host": socket.gethostname(),
                 "code_version": code_version(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,11 +13,14 @@ from mir.errors import ClusterError, ConfigError
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
+    from sweeps.spec import SweepSpec
+
 DATABASE = "study.db"
 IN_MEMORY = "memory:"
 """As a URL: nothing is kept, and a study opened again is made again from the event log."""
 LOCK_TIMEOUT_S = 120.0
 SET_ASIDE = ".before-rebuild"
+_PASSWORD = re.compile(r"(://[^:/@]*):[^@]*@")
 
 
 def storage_url(given: str | None, folder: Path) -> str:
@@ -27,9 +31,18 @@ def storage_url(given: str | None, folder: Path) -> str:
 def check_storage(url: str) -> None:
     """Raise ConfigError for a URL that is none, or lacks its driver; nothing is opened."""
     from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
-    with _usable(url):
+    try:
         make_url(url).get_dialect().import_dbapi()
+    except (ArgumentError, NoSuchModuleError, ImportError, ValueError) as error:
+        first = str(error).splitlines()[0]
+        ours = url.startswith("postgresql:")
+        driver = "install its driver" + (": pip install 'mirsweep[postgres]'" if ours else "")
+        raise ConfigError(
+            f"study.storage: {without_password(url)!r} cannot be used: {first}. Give an SQLAlchemy "
+            f"URL such as 'sqlite:////data/study.db' or 'postgresql://user@host/name', and {driver}"
+        ) from error
 
 
 def open_storage(url: str) -> BaseStorage:
@@ -41,22 +54,9 @@ def open_storage(url: str) -> BaseStorage:
 
     # SQLite's default of 5 s is shorter than a busy disk's pauses; other engines take no timeout.
     options = {"connect_args": {"timeout": LOCK_TIMEOUT_S}} if url.startswith("sqlite") else {}
-    with _usable(url), storage_errors(url):
+    check_storage(url)
+    with storage_errors(url):
         return RDBStorage(url, engine_kwargs=options)
-
-
-@contextmanager
-def _usable(url: str) -> Iterator[None]:
-    from sqlalchemy.exc import ArgumentError, NoSuchModuleError
-
-    try:
-        yield
-    except (ArgumentError, NoSuchModuleError, ImportError) as error:
-        first = str(error).splitlines()[0]
-        raise ConfigError(
-            f"study.storage: {url!r} cannot be used: {first}. Give an SQLAlchemy URL such as "
-            "'sqlite:////data/study.db' or 'postgresql://user@host/name', and install its driver."
-        ) from error
 
 
 def forget_study(given: str | None, folder: Path, name: str) -> None:
@@ -88,14 +88,23 @@ def storage_errors(url: str) -> Iterator[None]:
     except (StorageInternalError, DBAPIError) as error:
         cause = error.__cause__ or error
         first = str(cause).splitlines()[0]
+        remedy = "make it reachable and writable"
+        if "password" in first:
+            remedy = "set its password (the log keeps none: give the recipe's URL or PGPASSWORD)"
         raise ClusterError(
-            f"study storage {without_password(url)}: {first}. Nothing was lost: make it "
-            "reachable and writable, then run the same command again."
+            f"study storage {without_password(url)}: {first}. Nothing was lost: {remedy}, then run "
+            "the same command again."
         ) from error
 
 
 def without_password(url: str) -> str:
-    """An SQLAlchemy URL as it may be shown."""
-    from sqlalchemy.engine import make_url
+    """An SQLAlchemy URL as it may be shown; also one that cannot be used."""
+    return _PASSWORD.sub(r"\1@", url)
 
-    return make_url(url).render_as_string(hide_password=True)
+
+def recorded(spec: SweepSpec) -> SweepSpec:
+    """A sweep as it may be kept and shown: others than its owner read logs and reports."""
+    if spec.study.storage is None:
+        return spec
+    study = spec.study.model_copy(update={"storage": without_password(spec.study.storage)})
+    return spec.model_copy(update={"study": study})

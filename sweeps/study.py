@@ -27,7 +27,7 @@ from sweeps.samplers import ExhaustedError, make_sampler
 from sweeps.seeds import seed_of
 from sweeps.space import space_of
 from sweeps.spec import SweepSpec
-from sweeps.storage import open_storage, storage_errors, storage_url
+from sweeps.storage import open_storage, storage_errors, storage_url, without_password
 from sweeps.transfer import Earlier, start_points
 
 if TYPE_CHECKING:
@@ -338,8 +338,9 @@ class Study:
         known = self._study.user_attrs.get(_RECIPE)
         if known is None:
             if self._trials():
+                where = without_password(self._url)
                 raise ConfigError(
-                    f"study '{self.sweep.name}' in {self._url.split('@')[-1]} is not mirsweep's. "
+                    f"study '{self.sweep.name}' in {where} is not mirsweep's. "
                     "Give the sweep another name or storage."
                 )
             self._study.set_user_attr(_RECIPE, json.dumps(identity(self.sweep)))

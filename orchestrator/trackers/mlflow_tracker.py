@@ -31,6 +31,7 @@ from orchestrator.trackers.entries import (
     trial_tags,
 )
 from sweeps.spec import SweepSpec
+from sweeps.storage import recorded
 
 DATABASE = "mlflow.db"
 ARTIFACTS = "mlflow-artifacts"
@@ -76,7 +77,7 @@ class MlflowTracker:
         self._background = Background(self._write, "tracking")
 
     def _reach(self, uri: str, spec: SweepSpec, folder: Path) -> None:
-        self._client = _connect(uri)
+        self._client = _connect(uri, ours=spec.tracking.uri is None)
         self._experiment = self._find_experiment(spec, folder)
         self._parent = self._find_parent(spec, folder)
         self._find_children()
@@ -104,7 +105,7 @@ class MlflowTracker:
             tags[_STUDY] = text
             made = self._client.create_run(self._experiment, run_name=spec.name, tags=tags)
             run = str(made.info.run_id)
-        resolved = yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False)
+        resolved = yaml.safe_dump(recorded(spec).model_dump(mode="json"), sort_keys=False)
         self._client.log_text(run, resolved, "sweep.yaml")
         return run
 
@@ -265,8 +266,11 @@ class MlflowTracker:
         self._opened().do(lambda: _temporary(act))
 
 
-def _connect(uri: str) -> Any:
-    """A client that fails soon: by default MLflow tries a dead server for four minutes."""
+def _connect(uri: str, *, ours: bool) -> Any:
+    """A client that fails soon: by default MLflow tries a dead server for four minutes.
+
+    ours: whether it is the study's own database, which is made if it is not there.
+    """
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -281,7 +285,22 @@ def _connect(uri: str) -> Any:
         ("urllib3.connectionpool", logging.ERROR),
     ):
         logging.getLogger(name).setLevel(level)
+    if ours:
+        _make_database(Path(uri.removeprefix("sqlite:///")))
     return mlflow.MlflowClient(tracking_uri=uri)
+
+
+def _make_database(path: Path) -> None:
+    """MLflow's tables, made aside: killed amidst its migrations, it can never go on with them."""
+    if path.exists():
+        return
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    aside = path.with_name(f"{path.name}.making")
+    for half in path.parent.glob(f"{aside.name}*"):
+        half.unlink()
+    SqlAlchemyStore(f"sqlite:///{aside}", (path.parent / ARTIFACTS).as_uri()).engine.dispose()
+    aside.replace(path)
 
 
 def _temporary(act: Callable[[], None]) -> None:

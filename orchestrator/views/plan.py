@@ -27,6 +27,7 @@ from orchestrator.views.text import (
 )
 from sweeps.space import space_of
 from sweeps.spec import SweepSpec
+from sweeps.storage import recorded
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def plan_json(
     """The plan for programs: recipe, sampled variants with whether they fit, and estimate."""
     return {
         "estimate": None if found is None else asdict(found),
-        "recipe": spec.model_dump(mode="json"),
+        "recipe": recorded(spec).model_dump(mode="json"),
         "variants": [variant.shown for variant in variants],
         "fits": [asdict(_fit(spec, variant, where)) for variant in variants],
         "machine": {"nodes": [list(node) for node in where.capacity.nodes]},

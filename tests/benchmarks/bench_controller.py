@@ -7,6 +7,8 @@ python tests/benchmarks/bench_controller.py peer [--trials 40]
     a time, on one Ray; start-up of a job and the time from a decision to free resources
 python tests/benchmarks/bench_controller.py outage [--seconds 60]
     what a sweep notices of a real tracking server that is killed and comes back
+python tests/benchmarks/bench_controller.py stop [--trials 4]
+    from the decision to free resources with the quickstart's real job, pruned and paused
 """
 
 from __future__ import annotations
@@ -185,10 +187,17 @@ def outage(options) -> None:
     measure(options.seconds)
 
 
+def stop(options) -> None:
+    """A real job that is told to leave."""
+    from stop_times import measure
+
+    measure(options.trials)
+
+
 def main() -> None:
     """Run the named benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["flat", "peer", "outage"])
+    parser.add_argument("what", choices=["flat", "peer", "outage", "stop"])
     parser.add_argument("--trials", type=int)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--rounds", type=int, default=2)
@@ -198,8 +207,8 @@ def main() -> None:
     parser.add_argument("--sampler", help="a real study in SQLite; the twin in memory if not given")
     parser.add_argument("--folder", help="where the study is written; a fast disk shows more")
     options = parser.parse_args()
-    options.trials = options.trials or {"flat": 10_000}.get(options.what, 40)
-    {"flat": flat, "peer": peer, "outage": outage}[options.what](options)
+    options.trials = options.trials or {"flat": 10_000, "stop": 4}.get(options.what, 40)
+    {"flat": flat, "peer": peer, "outage": outage, "stop": stop}[options.what](options)
 
 
 if __name__ == "__main__":

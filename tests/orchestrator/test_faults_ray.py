@@ -6,12 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import faults
 import pytest
 import small_world
+from left_behind import eventually, gone, groups_left
 from small_world import SAMPLES, make_sweep
 
 from orchestrator.controller import Controller
@@ -45,26 +45,6 @@ def cluster():
     yield made
     ray.shutdown()
     made.shutdown()
-
-
-def groups_left():
-    from ray.util.placement_group import placement_group_table
-
-    return [g for g in placement_group_table().values() if g["state"] not in ("REMOVED",)]
-
-
-def gone(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
-
-
-def eventually(question, within_s=60.0):
-    deadline = time.monotonic() + within_s
-    while not question():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def test_dead_ranks_a_dead_node_and_a_preemption_cost_one_attempt_each(cluster, tmp_path):

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
+import subprocess
+import sys
 from collections import Counter
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from killed_process import run_and_kill
@@ -108,3 +113,37 @@ def test_killed_with_kill_9_every_trial_has_one_run_in_mlflow(tmp_path):
         assert run.data.tags["mirsweep.state"] == trial.state
         history = client.get_metric_history(run.info.run_id, "mir")
         assert sorted(p.step for p in history) == [scored.samples for scored in trial.scores]
+
+
+MIGRATES = """
+import os, signal, sys
+from pathlib import Path
+import sqlalchemy
+from small_world import make_sweep
+from orchestrator.trackers.mlflow_tracker import MlflowTracker
+
+left = int(sys.argv[2])
+
+@sqlalchemy.event.listens_for(sqlalchemy.Engine, "before_cursor_execute")
+def burn(*_):
+    global left
+    left -= 1
+    if left < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+MlflowTracker().open_sweep(make_sweep(), Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The ``noload``:DeprecationWarning")
+def test_killed_while_mlflow_makes_its_tables_the_same_command_goes_on(tmp_path):
+    """MLflow cannot go on with a database that is half made; it takes 1,700 statements."""
+    paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[2])])
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", MIGRATES, str(tmp_path), "1000"]
+    assert subprocess.run(command, env=environment).returncode == -signal.SIGKILL
+    tracker = MlflowTracker()
+    tracker.open_sweep(make_sweep(), tmp_path)
+    tracker.close()
+    assert [path.name for path in tmp_path.glob("mlflow.db*")] == ["mlflow.db"]

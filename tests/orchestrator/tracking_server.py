@@ -12,12 +12,14 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from small_world import FakeJobs, make_sweep
 
 from orchestrator.controller import Controller
 from orchestrator.executors.inline import InlineExecutor
+from orchestrator.ports import Tracker
 from orchestrator.state import SweepView
 from orchestrator.trackers.mlflow_tracker import MlflowTracker
 from sweeps.spec import StopSpec, SweepSpec, TrackingSpec
@@ -104,16 +106,20 @@ def sweep_of(trials: int, uri: str | None) -> SweepSpec:
 
 
 class Sweep:
-    """A sweep in a thread of its own, with MLflow."""
+    """A sweep in a thread of its own, with MLflow or another tracker. options: the controller's."""
 
-    def __init__(self, spec: SweepSpec, folder: Path, jobs: FakeJobs) -> None:
+    def __init__(
+        self, spec: SweepSpec, folder: Path, jobs: FakeJobs, *,
+        tracker: Tracker | None = None, slots: int = 1, **options: float,
+    ) -> None:  # fmt: skip
         self._view: SweepView | None = None
         controller = Controller(
             spec,
             folder,
-            InlineExecutor(jobs),
-            MlflowTracker(),
+            InlineExecutor(jobs, slots=slots, nodes=((float(slots), 0.0),)),
+            tracker or MlflowTracker(),
             on_change=self._see,
+            **options,
         )
         self._thread = threading.Thread(target=controller.run)
         self._thread.start()
@@ -129,10 +135,15 @@ class Sweep:
 
     def until(self, ended: int) -> None:
         """Wait until so many trials have ended."""
+        self.when(lambda _: self.ended >= ended)
+
+    def when(self, true: Callable[[SweepView], bool]) -> SweepView:
+        """Wait until this is true of the sweep."""
         deadline = time.monotonic() + 240.0
-        while self.ended < ended:
+        while self._view is None or not true(self._view):
             assert self._thread.is_alive() and time.monotonic() < deadline
             time.sleep(0.02)
+        return self._view
 
     def over(self) -> SweepView:
         """Its last view."""

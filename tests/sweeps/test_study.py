@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from types import SimpleNamespace
 
 import optuna
@@ -332,13 +333,22 @@ def test_a_foreign_study_is_left_alone(tmp_path):
     [
         ("sqlite:////no/such/folder/x.db", ClusterError, "unable to open database file"),
         ("nonsense", ConfigError, "study.storage: 'nonsense' cannot be used"),
-        ("nosuch://host/name", ConfigError, "cannot be used"),
+        ("nosuch://me:secret@host/name", ConfigError, "'nosuch://me@host/name' cannot be used"),
+        ("postgresql://me:secret@host:port/name", ConfigError, "cannot be used"),
+        ("oracle://me:secret@host/name", ConfigError, "install its driver"),
     ],
 )
 def test_storage_that_cannot_be_used_is_named(storage, kind, message, tmp_path):
     with pytest.raises(kind, match=message) as caught:
         Study(a_sweep(study={"storage": storage}), tmp_path)
     assert "\n" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_driver_that_is_not_there_is_named_with_what_installs_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(ConfigError, match=r"driver: pip install 'mirsweep\[postgres\]'"):
+        Study(a_sweep(study={"storage": "postgresql://me@host/name"}), tmp_path)
 
 
 def test_a_drawn_point_that_is_no_job_fails_its_trial(tmp_path, monkeypatch):
