@@ -16,7 +16,7 @@ from orchestrator.contact_sheet import write_sheet
 from orchestrator.control import Request, post
 from orchestrator.correlate.choose import Candidate
 from orchestrator.correlate.results import Results
-from orchestrator.data_facts import DataFacts
+from orchestrator.data_facts import DataFacts, JobFacts
 from orchestrator.replay.table import save_table, table_of
 from orchestrator.report.pngs import write_pngs
 from orchestrator.report.write import write_report
@@ -24,7 +24,10 @@ from orchestrator.views.best import write_best
 from orchestrator.views.standing import ranked
 from sweeps.recipe import load_downstream
 
-FACTS = DataFacts(unit="words", max_caption_tokens=64, max_bad_fraction=0.1, sources=())
+JOB = JobFacts(where="", reads={}, max_bad_fraction=0.1)
+FACTS = DataFacts(
+    unit="words", max_caption_tokens=64, max_bad_fraction=0.1, sources=(), jobs=(JOB,)
+)
 
 
 @contextmanager
