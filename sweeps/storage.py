@@ -20,7 +20,7 @@ IN_MEMORY = "memory:"
 """As a URL: nothing is kept, and a study opened again is made again from the event log."""
 LOCK_TIMEOUT_S = 120.0
 SET_ASIDE = ".before-rebuild"
-_PASSWORD = re.compile(r"(://[^:/@]*):[^@]*@")
+_PASSWORD = re.compile(r"(://[^:/@]*):[^@\s]*@")
 
 
 def storage_url(given: str | None, folder: Path) -> str:
@@ -97,9 +97,9 @@ def storage_errors(url: str) -> Iterator[None]:
         ) from error
 
 
-def without_password(url: str) -> str:
-    """An SQLAlchemy URL as it may be shown; also one that cannot be used."""
-    return _PASSWORD.sub(r"\1@", url)
+def without_password(text: str) -> str:
+    """A URL, or what an engine says about it, as it may be shown."""
+    return _PASSWORD.sub(r"\1@", text)
 
 
 def recorded(spec: SweepSpec) -> SweepSpec:

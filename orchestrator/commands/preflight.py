@@ -14,6 +14,7 @@ from mir.errors import ConfigError, DataError
 from orchestrator.eventlog import LOG_NAME
 from orchestrator.ports import Capacity
 from sweeps.spec import SweepSpec
+from sweeps.storage import check_storage, without_password
 
 _CONNECT_S = 3.0
 _TRIES = 1000
@@ -27,7 +28,6 @@ def check_sweep(recipe: Path, spec: SweepSpec, folder: Path) -> None:
     """
     from orchestrator.fold import load_view
     from orchestrator.study_folder import require_same
-    from sweeps.storage import check_storage
 
     check_folder(folder)
     check_job(f"{recipe}: base.", spec.base)
@@ -179,7 +179,7 @@ def check_tracking(uri: str | None) -> None:
         socket.create_connection(address, timeout=_CONNECT_S).close()
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"tracking.uri: {uri} cannot be reached ({error}). "
+            f"tracking.uri: {without_password(str(uri))} cannot be reached ({error}). "
             "Start the server, correct the address, or leave the field out to keep a local store"
         ) from error
 

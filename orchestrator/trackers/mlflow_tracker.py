@@ -31,7 +31,7 @@ from orchestrator.trackers.entries import (
     trial_tags,
 )
 from sweeps.spec import SweepSpec
-from sweeps.storage import recorded
+from sweeps.storage import recorded, without_password
 
 DATABASE = "mlflow.db"
 ARTIFACTS = "mlflow-artifacts"
@@ -71,7 +71,8 @@ class MlflowTracker:
             _temporary(lambda: self._reach(uri, spec, folder))
         except Exception as error:
             raise UnreachableError(
-                f"tracking.uri: {uri}: the tracking store cannot be used: {_first_line(error)}. "
+                f"tracking.uri: {without_password(uri)}: the tracking store cannot be used: "
+                f"{_first_line(error)}. "
                 "Start it, or leave tracking.uri out for a store in the study's folder"
             ) from error
         self._background = Background(self._write, "tracking")
@@ -320,4 +321,4 @@ def _temporary(act: Callable[[], None]) -> None:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).strip().splitlines()[0]
+    return without_password((str(error) or type(error).__name__).strip().splitlines()[0])

@@ -10,7 +10,8 @@ import pytest
 from small_world import make_sweep, score
 
 from jobs.events import Checkpointed, Skipped, Started, Step
-from mir.errors import ClusterError
+from mir.errors import ClusterError, ConfigError
+from orchestrator.commands.preflight import check_tracking
 from orchestrator.trackers.background import Background, TryLaterError
 from orchestrator.trackers.memory import MemoryTracker
 from orchestrator.trackers.mlflow_tracker import MlflowTracker, tracking_uri
@@ -319,3 +320,14 @@ def test_what_a_dead_store_was_not_told_is_counted():
     background.add(5)
     assert background.close(0.0) == 7
     assert background.close(0.0) == 7
+
+
+def test_a_store_that_cannot_be_used_is_named_without_its_password(tmp_path):
+    uri = "nosuch://me:secret@host/name"
+    spec = SPEC.model_copy(update={"tracking": TrackingSpec(uri=uri)})
+    with pytest.raises(ClusterError, match="nosuch://me@host/name") as caught:
+        MlflowTracker().open_sweep(spec, tmp_path)
+    assert "secret" not in str(caught.value)
+    with pytest.raises(ConfigError, match=r"me@127\.0\.0\.1:1 cannot be reached") as refused:
+        check_tracking("http://me:secret@127.0.0.1:1")
+    assert "secret" not in str(refused.value)
