@@ -1,6 +1,7 @@
 """What a sweep costs its controller.
 
 python tests/benchmarks/bench_controller.py flat [--trials 10000] [--workers 1000]
+    [--sampler X [--storage URL]] [--mlflow]
     time a trial and memory, thousand by thousand, on simulated workers
 python tests/benchmarks/bench_controller.py peer [--trials 40]
     overhead a trial beside Ray Tune + OptunaSearch + ASHA: no-op jobs of five reports, two at
@@ -61,21 +62,27 @@ class Milestones:
 def flat(options) -> None:
     """Thousand by thousand."""
     from orchestrator.controller import Controller
+    from orchestrator.trackers.mlflow_tracker import MlflowTracker
     from sweeps.study import Study
 
     spec = sweep(options.trials, sampler=options.sampler or "random", rule=options.rule)
+    stored = spec.study.model_copy(update={"storage": options.storage})
+    spec = spec.model_copy(update={"study": stored})
 
     def open_study(spec, folder):
         made = Study(spec, folder) if options.sampler else Suggester(spec)
         return Milestones(made, options.every)
 
-    study = f"study {options.sampler} in SQLite" if options.sampler else "study twin in memory"
+    where = (options.storage or "SQLite").partition(":")[0]
+    study = f"study {options.sampler} in {where}" if options.sampler else "study twin in memory"
+    study += ", MLflow in SQLite" if options.mlflow else ""
     workers = f"{options.workers} simulated workers"
     print(f"{options.trials} trials on {workers}, rule {options.rule}, {study}")
     print("  asked   ms/trial  CPU ms/tr.     MiB")
     with TemporaryDirectory(dir=options.folder) as folder:
+        tracker = MlflowTracker() if options.mlflow else Tracker()
         controller = Controller(
-            spec, Path(folder) / "study", Cluster(options.workers), Tracker(), open_study=open_study
+            spec, Path(folder) / "study", Cluster(options.workers), tracker, open_study=open_study
         )
         view = controller.run()
         size = (Path(folder) / "study" / "events.jsonl").stat().st_size
@@ -204,7 +211,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1_000)
     parser.add_argument("--every", type=int, default=1_000)
     parser.add_argument("--rule", default="median")
-    parser.add_argument("--sampler", help="a real study in SQLite; the twin in memory if not given")
+    parser.add_argument("--sampler", help="a real study; the twin in memory if not given")
+    parser.add_argument("--storage", help="of the real study, e.g. 'memory:' or a server's URL")
+    parser.add_argument("--mlflow", action="store_true", help="track in MLflow, in SQLite")
     parser.add_argument("--folder", help="where the study is written; a fast disk shows more")
     options = parser.parse_args()
     options.trials = options.trials or {"flat": 10_000, "stop": 4}.get(options.what, 40)
