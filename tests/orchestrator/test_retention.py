@@ -80,6 +80,12 @@ def test_the_quota_takes_the_least_missed_first():
     assert set(going(SweepView(spec=tight, trials=sweep.trials), found)) == everything - left
 
 
+def test_the_quota_never_takes_a_save_that_is_being_written():
+    sweep = view((RUNNING, 2.0, True), quota_gib=0.5)
+    found = [stored(0, 16, GIB), stored(0, 32, GIB), stored(0, 48, GIB, leftover=True)]
+    assert going(sweep, found) == [(0, "016")]
+
+
 STATES = st.sampled_from([PRUNED, COMPLETE, FAILED, RUNNING, PAUSED])
 TRIALS = st.lists(st.tuples(STATES, st.floats(0, 5), st.booleans()), min_size=1, max_size=6)
 
