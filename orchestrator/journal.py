@@ -9,7 +9,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from orchestrator.eventlog import LOG_NAME, EventLog, Record
 from orchestrator.fold import advance
 from orchestrator.shelf import Shelf
 from orchestrator.state import SweepView, TrialState, TrialView
+from sweeps.course import Mark
 from sweeps.decision import Decision
 from sweeps.spec import BudgetSpec, SweepSpec
 from sweeps.storage import recorded
@@ -111,9 +112,10 @@ class Journal:
         self._last_step.pop(trial, None)
         return self.view.trials[trial]
 
-    def heard(self, trial: int, event: Event) -> float:
+    def heard(self, trial: int, event: Event, mark: Mark | None = None) -> float:
         """A job said something that ends nothing and scores nothing; steps are thinned.
 
+        mark: the training loss's course at a checkpoint, where a rule looks at it.
         Returns when it was said, as the log has it.
         """
         if isinstance(event, Step):
@@ -121,7 +123,8 @@ class Journal:
             if not self._due(trial, event.samples, now):
                 return now
             self._last_step[trial] = (now, event.samples)
-        return self._write_event(trial, event, {}, urgent=not isinstance(event, Step))
+        more = {} if mark is None else {"course": asdict(mark)}
+        return self._write_event(trial, event, more, urgent=not isinstance(event, Step))
 
     def scored(
         self, trial: int, event: Scored, violations: dict[str, float], violation: str
