@@ -12,11 +12,11 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.layout import CHECKPOINTS
 from orchestrator.state import SweepView, TrialState, TrialView
 from sweeps.objective import turned
 from sweeps.spec import SweepSpec
 
-CHECKPOINTS = "checkpoints"
 _PREFIX, _HIDDEN = "samples-", ".samples-"
 GIB = 2**30
 
