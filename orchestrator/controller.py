@@ -119,7 +119,8 @@ class Controller:
                 if request.passing:  # for an earlier controller, which did not live to hear it
                     path.unlink(missing_ok=True)
             interrupt = stack.enter_context(listening())
-            journal = stack.enter_context(closing(Journal(self._folder, self._clock)))
+            journal = Journal(self._folder, self._clock, self._lease.check)
+            stack.enter_context(closing(journal))
             # Jobs end before the lease does: the next controller must not meet them.
             stack.callback(self._tracker.close)
             stack.callback(self._executor.close)

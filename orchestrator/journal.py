@@ -37,10 +37,18 @@ small whatever the length of the runs; the tracker gets every step."""
 class Journal:
     """Everything that happened in one study. Not for two owners at once (see `lease`)."""
 
-    def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
-        """Open the log in `folder`; `found` is what it said, None for a new study."""
+    def __init__(
+        self,
+        folder: Path,
+        clock: Callable[[], float] = time.time,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Open the log in `folder`; `found` is what it said, None for a new study.
+
+        check: called before each record; raises where it must not be written (see `Lease.check`).
+        """
         self._view: SweepView | None = None
-        self._clock = clock
+        self._clock, self._check = clock, check
         self._shelf = Shelf(folder / LOG_NAME)
         self._log = EventLog(folder, clock, self._replay)
         self.found: SweepView | None = self._view
@@ -66,6 +74,7 @@ class Journal:
         return replace(self.view, trials=dict(self.view.trials))
 
     def _write(self, kind: str, data: dict[str, Any], *, urgent: bool = True) -> None:
+        self._check()
         self._replay(self._log.append(kind, data, urgent=urgent))
 
     def session(self, spec: SweepSpec) -> None:
