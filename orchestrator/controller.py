@@ -164,8 +164,7 @@ class Controller:
             if self._leaving is not None:
                 self._drain(self._leaving)
                 return
-            self._fill()
-            if self._over():
+            if not self._fill() and self._over():
                 self._frozen.give_up_all("it was not resumed")
                 return
             if self._hold is not None and not self._active:
@@ -224,16 +223,18 @@ class Controller:
             return False
         return not self._frozen or (self._hold is None and self._room.open())
 
-    def _fill(self) -> None:
-        """Start jobs while capacity, concurrency and budget allow."""
+    def _fill(self) -> bool:
+        """Start jobs while capacity, concurrency and budget allow; whether it waits for space."""
         if self._hold is not None or not (self._queue or self._frozen or self._desk.left()):
-            return
-        if not self._has_room() or self._over_quota():
-            return
+            return False
+        if not self._has_room():
+            return False
+        if self._over_quota():
+            return True
         while self._leaving is None and self._room.open():
             trial = self._next()
             if trial is None:
-                return
+                return False
             if trial.state is TrialState.FAILED:
                 self._count(Failed(kind="bad-configuration", reason=trial.reason))
                 continue
@@ -242,11 +243,12 @@ class Controller:
                 # A large job is not overtaken by small ones, which could keep it out for ever.
                 self._desk.journal.waits(trial.number, self._room.why_waiting(gang))
                 self._queue.appendleft(trial.number)
-                return
+                return False
             self._active.add(trial.number)
             self._room.take(trial.number, gang)
             self._desk.launch(trial.number)
             self._show()
+        return False
 
     def _next(self) -> TrialView | None:
         """What to run next: the queue, paused trials that have come up, new ones, paused ones."""
