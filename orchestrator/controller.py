@@ -2,6 +2,10 @@
 
 Whatever it is about to do is written to the event log first, so killing it at any moment loses
 nothing: the next controller on the same folder goes on from the log.
+
+The loop hears people and Ctrl-C between its waits. Those are for jobs, for nothing on hold, for
+the quota's space (each POLL_S at most) and for Optuna's next point (`patience_s`; see Clerk). After
+the loop each store has FLUSH_S to take the rest.
 """
 
 from __future__ import annotations
@@ -86,7 +90,7 @@ class Controller:
         self._leaving: Leaving | None = None
         self._hold: Leaving | None = None
         self._paused: dict[int, Leaving] = {}
-        self._asked_at = -math.inf
+        self._asked_at, self._full_since = -math.inf, math.inf
         self._error: MirsweepError | None = None
 
     def run(self) -> SweepView:
@@ -271,17 +275,22 @@ class Controller:
         return any(not self._desk.trial(number).resumed for number in self._active)
 
     def _over_quota(self) -> bool:
-        """Whether to wait until running jobs give space back; leave if there are none."""
+        """Whether to wait until space is given back; leave if nothing gives any."""
         keeper = self._desk.keeper
-        if keeper.full is not None and not self._active:
-            keeper.flush(FLUSH_S)  # the trial that ended last may just be giving its space back
+        if keeper.full is not None and (self._frozen or not self._active):
+            # Who ended last may just be giving its space back.
+            if not keeper.flush(POLL_S):
+                self._full_since = min(self._full_since, time.monotonic())
+                if self._active or time.monotonic() < self._full_since + FLUSH_S:
+                    return True
+            elif self._frozen and keeper.full is not None:
+                self._full_since = math.inf
+                self._frozen.give_up_worst(f"given up: {keeper.full}")
+                return True
         full = keeper.full
         if full is None:
+            self._full_since = math.inf
             return False
-        if self._frozen:
-            if keeper.flush(POLL_S) and keeper.full is not None:
-                self._frozen.give_up_worst(f"given up: {full}")
-            return True
         self._desk.journal.note(full)
         if not self._active:
             self._leaving = Leaving(reason=full)

@@ -9,6 +9,7 @@ import pytest
 from small_world import BATCH, EVERY, SAMPLES, FakeJobs, FakeStudy, Fuse, Fused, Killed, make_sweep
 
 from jobs.events import Failed, Stopped
+from mir.errors import ClusterError
 from orchestrator.controller import Controller
 from orchestrator.endings import Leaving, ending
 from orchestrator.eventlog import read_records
@@ -273,24 +274,44 @@ def saving(runner, kept):
     return jobs
 
 
-def test_when_one_of_the_last_paused_gives_up_its_checkpoint_the_others_still_go_on(
-    tmp_path, monkeypatch
-):
+@pytest.fixture
+def crowded(tmp_path, monkeypatch):
+    """Two good trials end, two bad ones are paused, and the quota holds one of theirs.
+
+    The keeper has carried out what it can before the loop goes on.
+    """
     said = Keeper.saved_or_ended
     monkeypatch.setattr(
-        Keeper, "saved_or_ended", lambda keeper, number: (said(keeper, number), keeper.flush(20.0))
+        Keeper, "saved_or_ended", lambda keeper, number: (said(keeper, number), keeper.flush(2.0))
     )
-    spec = make_sweep(4, stop=STOP).model_copy(
-        update={
-            "retention": RetentionSpec(quota_gib=5 / GIB),  # of two that are paused, one's
-            "budget": BudgetSpec(trials=4, samples=10_000),
-        }
-    )
+    update = {
+        "retention": RetentionSpec(quota_gib=5 / GIB),
+        "budget": BudgetSpec(trials=4, samples=10_000),
+    }
+    spec = make_sweep(4, stop=STOP).model_copy(update=update)
     world = World(tmp_path, spec, [1e-2, 1.1e-2, 8e-2, 6e-2])
     world.jobs = saving(world.jobs, [])
-    view = world.run()
+    return world
+
+
+def test_when_one_of_the_last_paused_gives_up_its_checkpoint_the_others_still_go_on(crowded):
+    view = crowded.run()
     assert "given up: checkpoints take" in view.trials[2].reason
     assert view.trials[3].state is TrialState.COMPLETE
+
+
+def test_where_giving_up_brings_no_space_the_sweep_ends_and_the_others_stay_paused(
+    crowded, monkeypatch
+):
+    def refused(stored):
+        raise OSError(f"{stored.path} is read-only")
+
+    monkeypatch.setattr("orchestrator.keeper.remove", refused)
+    monkeypatch.setattr("orchestrator.controller.FLUSH_S", 0.0)
+    with pytest.raises(ClusterError, match=r"raise retention\.quota_gib"):
+        crowded.run()
+    left = load_view(crowded.folder).trials
+    assert (left[2].state, left[3].state) == (TrialState.PRUNED, TrialState.PAUSED)
 
 
 def test_where_the_quota_is_full_the_least_promising_gives_up_its_checkpoint(tmp_path):
