@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,10 +17,18 @@ def written_whole(path: Path, *, durable: bool = False) -> Iterator[Path]:
     Every call has a name of its own, hidden and without the ending of `path`: any number of
     processes may write one path, and what a killed one leaves matches no pattern. durable: the
     bytes are on the disk before they replace `path`, so a machine that loses power has either.
+    The file that a link leads to is replaced, with the rights that it has; what is no regular file
+    (/dev/stdout, a pipe) is written to as it is.
     """
+    if path.exists() and not path.is_file():
+        yield path
+        return
+    path = path.resolve()
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         yield aside
+        if path.exists():
+            shutil.copymode(path, aside)
         if durable:
             sync(aside)
         aside.replace(path)
