@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+_DAY_S = 24 * 3600
 
 
 @contextmanager
@@ -35,6 +38,14 @@ def written_whole(path: Path, *, durable: bool = False) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # moved, or never made
             aside.unlink()
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove from `folder` what `written_whole` has left there if nothing was added for a day."""
+    for left in folder.glob(f".*.{'[0-9a-f]' * 32}"):
+        with suppress(OSError):  # another has removed it
+            if time.time() - left.stat().st_mtime > _DAY_S:
+                left.unlink()
 
 
 def sync(path: Path) -> None:

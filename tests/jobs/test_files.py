@@ -7,10 +7,11 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 
 import pytest
 
-from jobs.files import written_whole
+from jobs.files import remove_abandoned, written_whole
 
 
 @pytest.mark.parametrize("durable", [False, True])
@@ -48,8 +49,14 @@ def test_what_a_killed_writer_leaves_is_not_taken_for_the_file(tmp_path):
     done = subprocess.run([sys.executable, "-c", code, str(path)], check=False)
     assert done.returncode == -signal.SIGKILL
     assert not path.exists()
-    assert len(list(tmp_path.iterdir())) == 1
+    (left,) = tmp_path.iterdir()
     assert list(tmp_path.glob("*.json")) == []
+    (tmp_path / ".score.json.mine").touch()
+    for hours, stays in ((23, {left.name, ".score.json.mine"}), (25, {".score.json.mine"})):
+        for entry in tmp_path.iterdir():
+            os.utime(entry, times=(then := time.time() - hours * 3600, then))
+        remove_abandoned(tmp_path)
+        assert {entry.name for entry in tmp_path.iterdir()} == stays
 
 
 def test_a_file_is_there_for_all_whom_the_folder_lets_in(tmp_path):
