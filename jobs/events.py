@@ -13,7 +13,8 @@ from mir.report import MirReport
 class Started(Frozen):
     """The engine stands and the first batch is about to be read.
 
-    trainable: number of trainable parameters by part ('projector', 'moca', ...).
+    trainable: number of trainable parameters by part ('projector', 'moca', ...); empty where the
+    job trains nothing.
     resumed_samples: samples already seen by the checkpoint that was resumed, 0 for a fresh start.
     versions: package versions and the commit, for the tracker.
     weights: share of each source in what is trained on, within the caps by epochs; empty in logs

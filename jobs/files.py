@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+_DAY_S = 24 * 3600
 
 
 @contextmanager
@@ -16,16 +20,32 @@ def written_whole(path: Path, *, durable: bool = False) -> Iterator[Path]:
     Every call has a name of its own, hidden and without the ending of `path`: any number of
     processes may write one path, and what a killed one leaves matches no pattern. durable: the
     bytes are on the disk before they replace `path`, so a machine that loses power has either.
+    The file that a link leads to is replaced, with the rights that it has; what is no regular file
+    (/dev/stdout, a pipe) is written to as it is.
     """
+    if path.exists() and not path.is_file():
+        yield path
+        return
+    path = path.resolve()
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         yield aside
+        if path.exists():
+            shutil.copymode(path, aside)
         if durable:
             sync(aside)
         aside.replace(path)
     finally:
         with suppress(OSError):  # moved, or never made
             aside.unlink()
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove from `folder` what `written_whole` has left there if nothing was added for a day."""
+    for left in folder.glob(f".*.{'[0-9a-f]' * 32}"):
+        with suppress(OSError):  # another has removed it
+            if time.time() - left.stat().st_mtime > _DAY_S:
+                left.unlink()
 
 
 def sync(path: Path) -> None:

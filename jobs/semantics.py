@@ -23,8 +23,12 @@ def warning_of(where: str, began: int) -> str | None:
     """What to say of a checkpoint whose run began with `began`; None where it is as today's."""
     if began == SEMANTICS:
         return None
+    known = (
+        f"began with training semantics {began}, this is {SEMANTICS}: it goes on, but ends with "
+        "other numbers than either version alone"
+    )
+    unknown = "was begun before training semantics were written down: it may end with other numbers"
     return (
-        f"{where}: began with training semantics {began}, this is {SEMANTICS}: it goes on, but "
-        "ends with other numbers than either version alone (jobs/semantics.py); start anew in "
-        "another folder where that matters"
+        f"{where}: {known if began else unknown} (jobs/semantics.py); start anew in another folder "
+        "where that matters"
     )

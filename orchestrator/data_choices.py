@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from jobs.spec import JobSpec, SourceSpec
-from sweeps.axes import Axis, Path, Shown
+from sweeps.axes import Axis, Path, Raw, Shown, product
 from sweeps.axis_branch import BranchAxis
+from sweeps.document import dotted
 from sweeps.space import Space, space_of
 from sweeps.spec import SweepSpec
 
@@ -62,12 +63,16 @@ def data_choices(sweep: SweepSpec) -> DataChoices:
 
     Raises ConfigError where a choice makes no valid job.
     """
-    jobs: list[tuple[JobSpec, Shown]] = [(sweep.base, {}), *_varied(space_of(sweep))]
+    space = space_of(sweep)
+    axes = list(_source_axes(space.axes))
+    jobs: list[tuple[JobSpec, Shown]] = [(sweep.base, {}), *_varied(space, axes)]
+    owners = _owners(axes)
     common: dict[tuple[str, SourceSpec], Shown] = {}  # what all jobs with a source have chosen
     for job, shown in jobs:
         for key in named_sources(job).items():
-            so_far = common.setdefault(key, shown)
-            common[key] = dict(so_far.items() & shown.items()) or so_far
+            own = {name: shown[name] for name in shown if owners.get(name, key[0]) == key[0]}
+            so_far = common.setdefault(key, own)
+            common[key] = dict(so_far.items() & own.items()) or so_far
     found = {key: Chosen(key[0], _told(shown), key[1]) for key, shown in common.items()}
     variants = tuple(
         Variant(job, _told(shown), {key[0]: found[key].name for key in named_sources(job).items()})
@@ -89,15 +94,52 @@ def named_sources(job: JobSpec) -> dict[str, SourceSpec]:
     return found
 
 
-def _varied(space: Space) -> Iterator[tuple[JobSpec, Shown]]:
+def _varied(space: Space, axes: Sequence[Axis]) -> Iterator[tuple[JobSpec, Shown]]:
     """The base with one source, or one whole set of sources, as each choice makes it."""
-    groups: dict[Path, list[Axis]] = {}
-    for axis in _source_axes(space.axes):
-        groups.setdefault(axis.path[:3], []).append(axis)
-    for axes in groups.values():
-        part = Space(space.base, tuple(axes))
-        for raw in part.grid(levels=2):
+    for group in _by_source(axes):
+        part = Space(space.base, tuple(group))
+        for raw in _places(group):
             yield part.job(raw)
+
+
+def _owners(axes: Sequence[Axis], at: Path = ()) -> dict[str, str]:
+    """Names of what varies within one training source, and that source's place in the job."""
+    owners: dict[str, str] = {}
+    for axis in axes:
+        path = (*at, *axis.path)
+        if len(path) > 2 and path[:2] == _CHOSEN[0]:
+            owners |= dict.fromkeys(axis.names(), dotted(path[1:3]))
+        elif isinstance(axis, BranchAxis):
+            for branch in axis.branches.values():
+                owners |= _owners(branch.axes, path)
+    return owners
+
+
+def _by_source(axes: Sequence[Axis], at: Path = ()) -> list[list[Axis]]:
+    groups: dict[Path, list[Axis]] = {}
+    for axis in axes:
+        groups.setdefault((*at, *axis.path)[:3], []).append(axis)
+    return list(groups.values())
+
+
+def _places(axes: Sequence[Axis], at: Path = ()) -> list[Raw]:
+    """All combinations within a source, one source at a time, the others at their first place.
+
+    Combinations across sources make no other source, and of ten with three paths each 59,049 jobs.
+    """
+    found = [product(*(_ends(axis, at) for axis in group)) for group in _by_source(axes, at)]
+    first = {name: value for points in found for name, value in points[0].items()}
+    return [first, *(first | other for points in found for other in points[1:])]
+
+
+def _ends(axis: Axis, at: Path) -> list[Raw]:
+    """The axis at its two ends, at all of its choices, or in all of its branches."""
+    if not isinstance(axis, BranchAxis):
+        return axis.grid(levels=2)
+    found: list[Raw] = []
+    for name, branch in axis.branches.items():
+        found += product([{axis.raw: name}], _places(branch.axes, (*at, *axis.path)))
+    return found
 
 
 def _source_axes(axes: Sequence[Axis], at: Path = ()) -> Iterator[Axis]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 from mir.errors import MirsweepError
 from sweeps.objective import Direction
+from sweeps.spec import StopSpec
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -42,6 +43,24 @@ def halving(min_samples: int, factor: int, bracket: int) -> BasePruner:
     )
 
 
+def require_answers(stop: StopSpec) -> None:
+    """Ask the pruner of every rule about made-up values, before a sweep has run for hours.
+
+    Raises MirsweepError as `prunes` does.
+    """
+    for rule in stop.chain:
+        if rule.rule == "median":
+            pruner = median()
+        elif rule.rule == "percentile":
+            pruner = percentile(rule.percentile)
+        elif rule.rule in ("successive-halving", "hyperband"):
+            pruner = halving(1, rule.reduction_factor, 0)
+        else:
+            continue
+        for mine in (0.0, 3.0):  # to a rung's end, and past it
+            prunes(pruner, mine, View([1.0, 2.0], 1, "minimize", rung=0))
+
+
 def prunes(pruner: BasePruner, mine: float, others: View) -> bool:
     """Whether the pruner stops a trial that comes to the others' step with the value `mine`.
 
@@ -58,7 +77,7 @@ def prunes(pruner: BasePruner, mine: float, others: View) -> bool:
     )
     try:
         return pruner.prune(cast("Study", others), trial)
-    except (AttributeError, TypeError) as lacking:
+    except (AttributeError, KeyError, TypeError) as lacking:
         raise MirsweepError(
             f"stop: {type(pruner).__name__} of Optuna {__version__} asks for more than it is shown "
             f"({lacking}): install a version that passes tests/sweeps/test_pruners.py"
@@ -126,7 +145,9 @@ class _Trials:
             for value in self._others:
                 values[samples] = marks[mark] = value
                 yield trial
-        # Whoever has kept it would take the last one's values for everyone's.
+        # Whoever has kept any of it would take the last one's values for everyone's.
+        values.clear()
+        marks.clear()
         del trial.intermediate_values, trial.system_attrs
 
 

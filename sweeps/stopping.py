@@ -14,6 +14,7 @@ from sweeps.course import Course, Mark
 from sweeps.decision import Decision, Verdict
 from sweeps.guard import Curve, Feasibility, feasibility
 from sweeps.objective import direction, label, objective_error, objective_value
+from sweeps.pruners import require_answers
 from sweeps.rules import AT_RUNGS, Comparison, Race, Stop, ask
 from sweeps.seeds import seed_of
 from sweeps.spec import StopSpec, SweepSpec
@@ -38,6 +39,8 @@ class Judge:
     """
 
     def __init__(self, sweep: SweepSpec) -> None:
+        """Raises MirsweepError if a rule's pruner asks for more than it will be shown."""
+        require_answers(sweep.stop)
         self._sweep = sweep
         self._board = Board()
         self._newest: Scored | None = None

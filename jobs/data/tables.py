@@ -30,7 +30,7 @@ from jobs.data.store import (
     open_folder,
     told,
 )  # fmt: skip
-from jobs.files import written_whole
+from jobs.files import remove_abandoned, written_whole
 from jobs.spec import SourceSpec
 from mir.errors import ConfigError, DataError
 
@@ -142,6 +142,7 @@ def _fetched(system: Any, path: str, cache: Path) -> str:
     target = cache / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.parquet"
     if not target.exists():
         cache.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(cache)
         with (
             written_whole(target) as part,
             system.open(path, "rb") as remote,

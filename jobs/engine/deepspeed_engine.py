@@ -247,7 +247,8 @@ def _deepspeed() -> Any:
     # ZeRO-3 calls collectives by names that torch 2.13 has given new ones.
     warnings.filterwarnings("ignore", "`torch.distributed", FutureWarning)
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    with suppress(ImportError, AttributeError):  # a version that has them elsewhere is only slower
+    # A version that has them elsewhere, or decorates otherwise, is only slower.
+    with suppress(ImportError, AttributeError, TypeError):
         _import_muon()
     return deepspeed
 
@@ -255,7 +256,7 @@ def _deepspeed() -> Any:
 def _import_muon() -> None:
     """Import DeepSpeed's Muon optimizer with its functions as they are written."""
     compiler: Any = importlib.import_module("deepspeed.runtime.compiler")
-    decorator, compiler.compile = compiler.compile, lambda: compiler.dummy_decorator
+    decorator, compiler.compile = compiler.compile, lambda **_: compiler.dummy_decorator
     try:
         importlib.import_module("deepspeed.runtime.zero.muon.original_muon")
     finally:

@@ -11,6 +11,9 @@ from jobs.export import calibration, ours
 from jobs.model.build import Built
 from mir.errors import DataError
 
+_LLAVA = "config.json"
+MARKS = (ours.SETTINGS, _LLAVA)  # a folder with neither is no exported one
+
 
 def load_exported(folder: Path) -> Built:
     """The model with its tokenizer and image processor, float32 on the CPU, in evaluation mode.
@@ -21,7 +24,7 @@ def load_exported(folder: Path) -> Built:
     """
     if (folder / ours.SETTINGS).is_file():
         return ours.load_ours(folder)
-    if not (folder / "config.json").is_file():
+    if not (folder / _LLAVA).is_file():
         raise DataError(f"{folder}: no exported model: name a folder that mirsweep export wrote")
     import transformers
 

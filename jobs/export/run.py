@@ -16,7 +16,7 @@ from torch import Tensor
 from jobs.export import calibration
 from jobs.export.card import model_card
 from jobs.export.llava import as_llava, why_not_llava
-from jobs.export.load import load_exported
+from jobs.export.load import MARKS, load_exported
 from jobs.export.ours import save_ours
 from jobs.load import Loaded, load_checkpoint
 from jobs.model.lora import merge_lora
@@ -55,17 +55,23 @@ def export_checkpoint(checkpoint: Path, folder: Path) -> Exported:
         raise ConfigError(f"{folder}: holds something already: name a new folder")
     loaded = load_checkpoint(checkpoint)
     probe = _Probe(loaded)
-    folder.mkdir(parents=True, exist_ok=True)
+    making = folder / ".making"
+    making.mkdir(parents=True)
     try:
-        exported = _write(loaded, folder, probe)
-        (folder / "README.md").write_text(model_card(exported, loaded.spec), encoding="utf-8")
+        exported = _write(loaded, folder, making, probe)
+        (making / "README.md").write_text(model_card(exported, loaded.spec), encoding="utf-8")
+        # The file that it is known by comes last: a killed export must not look like a whole one.
+        for entry in sorted(making.iterdir(), key=lambda entry: entry.name in MARKS):
+            entry.rename(folder / entry.name)
+        making.rmdir()
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     return exported
 
 
-def _write(loaded: Loaded, folder: Path, probe: _Probe) -> Exported:
+def _write(loaded: Loaded, folder: Path, making: Path, probe: _Probe) -> Exported:
+    """Write to `making` what is to be found in `folder`."""
     merge_lora(loaded.model.language)
     why = why_not_llava(loaded)
     moca = loaded.model.moca
@@ -74,13 +80,13 @@ def _write(loaded: Loaded, folder: Path, probe: _Probe) -> Exported:
         if moca is not None:
             moca.remove()
             if acting:
-                calibration.save_moca(moca, folder)
+                calibration.save_moca(moca, making)
         model, processor = as_llava(loaded)
-        model.save_pretrained(folder)
-        processor.save_pretrained(folder)
+        model.save_pretrained(making)
+        processor.save_pretrained(making)
     else:
-        save_ours(loaded, folder)
-    difference = probe.difference(folder)
+        save_ours(loaded, making)
+    difference = probe.difference(making)
     if not difference <= TOLERANCE:
         raise MirsweepError(
             f"{folder}: the exported model's logits differ by {difference:.2g}, more than "

@@ -40,6 +40,11 @@ def load_language(source: str | RandomLanguage, *, as_stored: bool = False) -> L
 
     as_stored: weights of a folder or hub name that are all stored in one 16-bit type keep it, where
     an engine that computes in 16 bits makes the same of them: half the memory.
+    Weights that are not cast stay mapped to their safetensors files, as transformers maps them: the
+    ranks of a node share the pages until DeepSpeed gives all but rank 0 copies of their own. On the
+    CPU rank 0 keeps those that do not learn mapped for the whole run, short of ZeRO-3: overwritten
+    in place, a file gives it other weights or ends it with SIGBUS. To put another in its place is
+    safe.
     The caller's random state may change. Raises ConfigError if it cannot be loaded, or its
     tokenizer does not fit.
     """
@@ -77,6 +82,7 @@ def _pretrained(name: str, as_stored: bool) -> Language:
         stored = sixteen_bit(name) if as_stored else None
         model, info = _read(name, stored or torch.float32)
         if stored is not None and not same_as_from_float32(model):
+            del model  # else both were held at once
             model, info = _read(name, torch.float32)
     require_whole(FIELD, name, set(info["missing_keys"]))
     with loading(f"{FIELD} (its tokenizer)", name):

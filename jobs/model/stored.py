@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -19,16 +20,16 @@ def sixteen_bit(name: str) -> torch.dtype | None:
     """
     from safetensors import safe_open
 
-    index = None if _file(name, _WHOLE) else _file(name, _INDEX)
-    parts = {_WHOLE}
-    if index is not None:
-        parts = set(json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"].values())
+    first = _file(name, _WHOLE, _INDEX)
+    parts = [first]
+    if first is not None and Path(first).name == _INDEX:
+        weight_map = json.loads(Path(first).read_text(encoding="utf-8"))["weight_map"]
+        parts = [_file(name, part) for part in sorted(set(weight_map.values()))]
     found = set()
-    for part in sorted(parts):
-        file = _file(name, part)
-        if file is None:
+    for part in parts:
+        if part is None:
             return None
-        with safe_open(file, framework="pt") as weights:
+        with safe_open(part, framework="pt") as weights:
             found |= {weights.get_slice(key).get_dtype() for key in weights.keys()}  # noqa: SIM118
     return _SIXTEEN_BIT.get(found.pop()) if len(found) == 1 else None
 
@@ -46,14 +47,21 @@ def same_as_from_float32(model: nn.Module) -> bool:
     return not narrow and type(model.get_input_embeddings()) is nn.Embedding  # type: ignore[operator]
 
 
-def _file(name: str, part: str) -> str | None:
-    """A file of the folder or hub name, None where it has none of this name."""
+def _file(name: str, *parts: str) -> str | None:
+    """The first of these files that the folder or hub name has, None where it has none.
+
+    The hub is asked for what is not here: else every rank would ask it for every file.
+    """
     from transformers.utils.hub import cached_file
 
-    found: str | None = cached_file(
-        name,
-        part,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-    )
-    return found
+    for here, part in product((True, False), parts):
+        found: str | None = cached_file(
+            name,
+            part,
+            local_files_only=here,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+        if found is not None:
+            return found
+    return None

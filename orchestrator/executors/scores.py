@@ -29,12 +29,15 @@ def with_scores_kept(events: Iterator[Event], folder: Path) -> Iterator[Event]:
 
 
 def keep_scores(event: Event, folder: Path) -> list[Scored]:
-    """Bring the file up to an event of the lead rank; returns what was known when it started."""
+    """Bring the file up to an event of the lead rank; returns what was known when it started.
+
+    A job that trains nothing leaves the file of the one whose folder it was given as it is.
+    """
     path = folder / SCORES
     if isinstance(event, Scored):
         with path.open("a") as file:
             file.write(event.model_dump_json() + "\n")
-    if not isinstance(event, Started):
+    if not isinstance(event, Started) or not event.trainable:
         return []
     begin = event.resumed_samples
     known = [score for score in read_scores(path) if begin and score.samples <= begin]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import sys
 import typing
@@ -123,6 +124,19 @@ def test_unknown_stores_and_missing_packages_are_named(monkeypatch):
     for path in ("s3://bucket/data.jsonl", "gs://bucket/data.jsonl"):
         with pytest.raises(ConfigError, match=r"pip install 'mirsweep\[cloud\]'"):
             open_source(SourceSpec(kind="jsonl", path=path), "a")
+
+
+@pytest.mark.parametrize("root_of", ["memory"], indirect=True)
+def test_what_a_killed_fetch_has_left_is_removed_by_a_later_one(root_of, tmp_path):
+    """Gigabytes, for ever; one that may still be under way is let be."""
+    cache = tmp_path / "cache" / "mirsweep"
+    cache.mkdir(parents=True)
+    old, new = (cache / f".{n * 32}.parquet.{n * 32}" for n in "01")
+    for left in (old, new):
+        left.write_bytes(b"PAR1 half")
+    os.utime(old, times=(0, 0))
+    assert len(open_source(SourceSpec(**root_of("parquet")))) == len(CAPTIONS)
+    assert [path for path in cache.iterdir() if path.name[0] == "."] == [new]
 
 
 def test_a_store_that_fails_is_no_bad_sample(tmp_path, monkeypatch):

@@ -192,6 +192,7 @@ def test_an_evaluation_tells_its_story_and_finetuning_on_the_questions_helps(wor
     before = evaluated(evaluate_of(world), tmp_path)
     events = run(evaluate_of(world, start=str(tmp_path / "ft")), tmp_path)
     assert [e.event for e in events] == ["started", "evaluated", "finished"]
+    assert events[0].trainable == {}  # by this it is known that a folder's scores are not its own
     after = events[1]
     assert isinstance(after, Evaluated)
     assert after.values["answer-loss@0"] < 0.7 * before.values["answer-loss@0"]

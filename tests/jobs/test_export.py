@@ -1,5 +1,7 @@
 """Exported models are loaded by transformers and say what the checkpoint's own model says."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from PIL import Image
@@ -20,7 +22,7 @@ from transformers import (
 
 from jobs.export.calibration import acting_layers
 from jobs.export.load import load_exported
-from jobs.export.run import export_checkpoint
+from jobs.export.run import _Probe, export_checkpoint
 from jobs.load import load_checkpoint
 from jobs.real.efficientnet import EfficientNetLite
 from mir.errors import ConfigError, DataError
@@ -189,6 +191,40 @@ def test_a_folder_that_holds_something_and_one_that_holds_nothing_are_refused(tm
         export_checkpoint(tmp_path / "any", tmp_path)
     with pytest.raises(DataError, match="no exported model"):
         load_exported(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        ("stop-llava", {"vision": "clip", "moca": {"init_std": 0.3}}),
+        ("stop-ours", {"vision": "clip", "projector": "linear"}),
+    ],
+)
+def test_an_export_that_is_killed_does_not_look_finished(world, tmp_path, monkeypatch, name, model):
+    """Whether while it is written, when it is checked, or between one file and the next."""
+    checkpoint, out, moved = checkpoint_of(world, name, **model), tmp_path / "out", []
+    difference, rename = _Probe.difference, Path.rename
+
+    def checked(probe, folder):
+        require_refused(out)
+        return difference(probe, folder)
+
+    def watched(path, target):
+        require_refused(out)
+        moved.append(path.name)
+        return rename(path, target)
+
+    monkeypatch.setattr(_Probe, "difference", checked)
+    monkeypatch.setattr(Path, "rename", watched)
+    done = export_checkpoint(checkpoint, out)
+    assert done.folder == out
+    assert {entry.name for entry in out.iterdir()} <= set(moved)
+    assert load_exported(out).tokenizer.get_vocab().keys() >= set(WORDS)
+
+
+def require_refused(folder):
+    with pytest.raises(DataError, match="no exported model"):
+        load_exported(folder)
 
 
 def test_an_export_that_came_out_otherwise_is_removed(world, tmp_path, monkeypatch):

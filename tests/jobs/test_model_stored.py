@@ -1,5 +1,8 @@
 """Weights that lie in 16 bits are loaded so where an engine would cast them back to the same."""
 
+import weakref
+from pathlib import Path
+
 import pytest
 import torch
 from model_zoo import DECODERS
@@ -105,6 +108,61 @@ def test_weights_in_several_files_are_all_looked_at(base, tmp_path):
     model.lm_head.float()
     model.save_pretrained(tmp_path / "mixed", max_shard_size=4096)
     assert sixteen_bit(str(tmp_path / "mixed")) is None
+
+
+@pytest.fixture
+def asked(tmp_path, monkeypatch):
+    """An empty cache of the hub, which says that it cannot be reached; whether each question for a
+    file was one to the cache alone."""
+    import huggingface_hub
+
+    found, download = [], huggingface_hub.hf_hub_download
+
+    def told(*args, local_files_only, **settings):
+        found.append(local_files_only)
+        return download(*args, local_files_only=True, **settings)
+
+    monkeypatch.setattr("transformers.utils.hub.hf_hub_download", told)
+    monkeypatch.setattr("transformers.utils.hub.is_offline_mode", lambda: False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    return found
+
+
+@pytest.mark.parametrize("shards", [{}, {"max_shard_size": 4096}])
+def test_the_hub_is_not_asked_for_files_that_are_here(base, tmp_path, asked, shards):
+    """It would be asked for every file by every rank of a large job, and refuse some of them."""
+    assert sixteen_bit("tiny/world") is None
+    assert False in asked
+    asked.clear()
+    place, commit = tmp_path / "hub" / "models--tiny--world", "0" * 40
+    (place / "refs").mkdir(parents=True)
+    (place / "refs" / "main").write_text(commit)
+    model = AutoModelForCausalLM.from_pretrained(base["model"]["language"], dtype=torch.bfloat16)
+    model.save_pretrained(place / "snapshots" / commit, **shards)
+    assert sixteen_bit("tiny/world") is torch.bfloat16
+    assert asked and all(asked)
+
+
+def test_weights_that_are_read_again_are_not_held_twice(tmp_path, base, monkeypatch):
+    """Gemma's embedding multiplies by what it has rounded, so it is read as float32."""
+    settings = dict(DECODERS["gemma2"])
+    config = AutoConfig.for_model(settings.pop("model_type"), **settings)
+    gemma = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    gemma.save_pretrained(tmp_path / "gemma")
+    for file in Path(base["model"]["language"]).glob("token*"):
+        (tmp_path / "gemma" / file.name).write_bytes(file.read_bytes())
+    read, before = jobs.model.language._read, []
+
+    def watched(name, dtype):
+        assert all(model() is None for model in before)
+        model, info = read(name, dtype)
+        before.append(weakref.ref(model))
+        return model, info
+
+    monkeypatch.setattr(jobs.model.language, "_read", watched)
+    language = jobs.model.language.load_language(str(tmp_path / "gemma"), as_stored=True)
+    assert {p.dtype for p in language.model.parameters()} == {torch.float32}
+    assert len(before) == 2
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -185,7 +185,8 @@ def test_train_keeps_its_scores_where_a_sweep_does(recipe, monkeypatch) -> None:
 
     def run_local(_spec, _workers, folder, on_event, *, device):
         begin = next(begins)
-        on_event(Started(ranks=1, device=device, trainable={}, resumed_samples=begin))
+        learns = {"projector": 7}
+        on_event(Started(ranks=1, device=device, trainable=learns, resumed_samples=begin))
         for samples in (begin + 256, begin + 512):
             on_event(score(samples, 3.0))
         on_event(last := Finished(samples=512, seconds=1.0))

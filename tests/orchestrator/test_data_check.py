@@ -15,6 +15,8 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from orchestrator.cli import app
+from orchestrator.data_choices import data_choices
+from sweeps.recipe import load_recipe
 
 EVIL = '<script>alert(1)</script> \x1b[31m & "quotes"'
 ROOT = Path(__file__).parents[2]
@@ -326,3 +328,17 @@ def test_branches_of_whole_sets_are_read_with_what_varies_in_them(recipe: Path) 
     ]  # fmt: skip
     assert sources[art_name]["elsewhere"] == 0
     assert list(sources["validation"]["in_training"]) == ["sources.web", art_name]
+
+
+def test_sources_of_one_branch_are_varied_one_at_a_time(recipe: Path) -> None:
+    """All combinations of ten with three paths each would be 59,049 jobs and no more sources."""
+    paths = ["a.jsonl", "b.jsonl", "c.jsonl"]
+    many = {f"s{n}": {"kind": "jsonl", "path": {"choices": paths}} for n in range(10)}
+    told = yaml.safe_load(recipe.read_text())["base"]["data"]["sources"]
+    with_space(recipe, {"sources": {"branches": {"same": told, "many": many}}})
+    choices = data_choices(load_recipe(recipe))
+    assert len(choices.variants) == 1 + 1 + (1 + 10 * 2)
+    made = [name for name in choices.sources if " where " in name]
+    assert len(made) == 10 * 3
+    root = recipe.parent
+    assert f"sources.s3 where sources is many and sources/s3.path is {root / 'b.jsonl'}" in made

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from optuna.pruners import PercentilePruner
 from sweep_views import make_spec
 from typer.testing import CliRunner, Result
 
@@ -64,6 +65,16 @@ def test_plan_says_when_a_job_does_not_fit(recipe: Path) -> None:
     done = invoke("plan", str(recipe), "--set", "resources.cpus_per_worker=4096")
     assert done.exit_code == 0
     assert "do not fit here" in done.output
+
+
+@pytest.mark.parametrize("verb", ["plan", "run"])
+def test_an_optuna_whose_pruner_asks_for_more_is_refused(verb, recipe, monkeypatch) -> None:
+    """Before anything is made: its first question may come hours into the sweep."""
+    monkeypatch.setattr(PercentilePruner, "prune", lambda _self, study, _trial: study.best_trial)
+    done = invoke(verb, str(recipe))
+    assert done.exit_code != 0
+    assert "stop: MedianPruner of Optuna" in " ".join(done.output.split())
+    assert not (recipe.parent / "runs").exists()
 
 
 def test_preview_is_a_pure_function_of_the_recipe() -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from small_world import score
 from typer.testing import CliRunner, Result
 
-from jobs.events import Evaluated, Finished
+from jobs.events import Evaluated, Finished, Started
 from jobs.spec.downstream import AnyJob, EvaluateSpec, FinetuneSpec
 from orchestrator.cli import app
+from orchestrator.executors.scores import SCORES, read_scores
 from sweeps.recipe import load_any_job
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -44,6 +46,8 @@ def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[AnyJob]:
 
     def run_local(spec, workers, folder, tell, *, device):
         specs.append(spec)
+        learns = {} if isinstance(spec, EvaluateSpec) else {"projector": 7}
+        tell(Started(ranks=1, device=device, trainable=learns))
         values = {"exact-match@0": 0.4375, "answer-loss@0": 0.57}
         tell(Evaluated(samples=8, values=values, errors={"exact-match@0": 0.031}, seconds=3.0))
         last = Finished(samples=8, seconds=3.0)
@@ -69,6 +73,15 @@ def test_an_evaluation_says_what_it_found_and_leaves_no_checkpoint(tmp_path, ran
     assert isinstance(ran[0], EvaluateSpec)
     assert "evaluated in 3 s: exact-match@0 0.44 ± 0.03, answer-loss@0 0.57" in result.output
     assert "checkpoints:" not in result.output
+
+
+def test_an_evaluation_leaves_the_scores_of_the_job_whose_folder_it_is_given(tmp_path, ran) -> None:
+    kept = tmp_path / "out" / SCORES
+    kept.parent.mkdir()
+    kept.write_text(score(8, 3.0).model_dump_json() + "\n")
+    result = train(tmp_path, EVALUATE)
+    assert result.exit_code == 0, result.output
+    assert [scored.samples for scored in read_scores(kept)] == [8]
 
 
 def test_a_file_without_a_kind_pre_trains(tmp_path) -> None:

@@ -167,6 +167,10 @@ def kept(study):
     return [trial.system_attrs for trial in list(study.get_trials())]
 
 
+def kept_values(study):
+    return [values[100] for values in [t.intermediate_values for t in study.get_trials()]]
+
+
 @pytest.mark.parametrize(
     ("look", "lacking"),
     [
@@ -175,6 +179,7 @@ def kept(study):
         (lambda study: [trial.params for trial in study.get_trials()], "no attribute 'params'"),
         (lambda study: study.get_trials()[0], "not subscriptable"),
         (kept, "no attribute 'system_attrs'"),
+        (kept_values, "(100)"),
     ],
 )
 def test_a_pruner_that_asks_for_more_than_the_view_has_is_named(look, lacking):
@@ -186,6 +191,18 @@ def test_a_pruner_that_asks_for_more_than_the_view_has_is_named(look, lacking):
     assert said.startswith(f"stop: Curious of Optuna {version} asks for more than it is shown (")
     assert lacking in said
     assert said.endswith("): install a version that passes tests/sweeps/test_pruners.py")
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_pruner_that_asks_for_more_is_found_before_anything_starts(rule, monkeypatch):
+    """Else the sweep would end hours in, at the first comparison whose error bars separate."""
+    judged = {"rules": ["divergence", rule]}
+    Judge(a_sweep(stop=judged))
+    for pruner in (PercentilePruner, SuccessiveHalvingPruner):
+        monkeypatch.setattr(pruner, "prune", Curious(lambda study: study.best_trial).prune)
+    with pytest.raises(MirsweepError, match="has no attribute 'best_trial'"):
+        Judge(a_sweep(stop=judged))
+    Judge(a_sweep(stop={"rule": "none"}))
 
 
 def test_only_those_that_take_part_are_shown_and_they_count_as_complete():
