@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import chain
@@ -23,6 +24,7 @@ from jobs.checkpoint import (
     require_same_frozen,
 )
 from jobs.checkpoint.writer import Writer
+from jobs.data.errors import too_many_bad, too_many_error
 from jobs.data.loader import BatchLoader
 from jobs.engine.deepspeed_engine import Engine, StepResult
 from jobs.engine.group import gather_objects, join
@@ -61,9 +63,10 @@ def run_job(spec: JobSpec, place: Place) -> Iterator[Event]:
 
     Rank 0 yields Started, Scored before the first step (unless resumed), then Step, Scored,
     Skipped and Checkpointed as they come, and last Finished, Stopped or Failed. Skipped comes
-    before each save and, of its own samples alone, before a failure for good. Other ranks yield
-    the terminal event only. Nothing is raised: whatever ends the run is told as Failed, and a
-    rank that failed leaves the others waiting, so the caller must then end the whole gang.
+    before each save, before a failure for too many of them and, of its own samples alone, before
+    any other failure for good. Other ranks yield the terminal event only. Nothing is raised:
+    whatever ends the run is told as Failed, and a rank that failed leaves the others waiting, so
+    the caller must then end the whole gang.
     """
     try:
         for event in _events(spec, place):
@@ -105,6 +108,7 @@ class _Run:
         start = checkpoint.progress if checkpoint else _FRESH
         self._samples, self._scored, self._saved = start.samples, start.scored, start.samples
         self._start_loss, self._semantics = start.start_loss, start.semantics
+        self._bad = Counter(start.bad)
         self._last_score: Scored | None = None
         self._scoring_s, self._score_s = start.scoring_s, start.score_s
         self._loader = self._open_loader(built)
@@ -139,6 +143,7 @@ class _Run:
         while self._samples < total:
             result = self._step()
             yield from _told(self._writer.finished())
+            yield from self._require_few_bad(result.bad)
             last = self._samples == total
             score = self._cadence.due(self._samples, self._scored) or last
             save_now = _due(self._samples, self._saved, saving.every_samples) or last
@@ -190,7 +195,8 @@ class _Run:
     def _step(self) -> StepResult:
         began = time.monotonic()
         index = self._samples // self._spec.optim.global_batch
-        result = self._engine.step(next(self._loader), index)
+        batch = next(self._loader)
+        result = self._engine.step(batch, index, self._loader.bad)
         self._samples += self._spec.optim.global_batch
         self._meter.add(time.monotonic() - began)
         for name, value in (("loss", result.loss), ("gradient norm", result.grad_norm)):
@@ -261,6 +267,7 @@ class _Run:
             scoring_s=self._scoring_s,
             score_s=self._score_s,
             semantics=self._semantics,
+            bad=dict(self._bad),
         )
 
     def _restore(self, checkpoint: Checkpoint) -> None:
@@ -272,9 +279,22 @@ class _Run:
                 {k.removeprefix(mine): v for k, v in tensors.items() if k.startswith(mine)}
             )
 
+    def _require_few_bad(self, since: int) -> Iterator[Skipped]:
+        """Raise DataError, on all ranks alike, where too many samples of the run are bad.
+
+        since: how many all ranks skipped since the last checkpoint.
+        """
+        limit = self._spec.data.max_bad_fraction
+        if too_many_bad(self._bad.total() + since, self._samples, limit):
+            *_, last = filter(None, gather_objects(self._loader.last_bad))
+            yield from self._skipped()
+            raise too_many_error(self._bad, self._samples, limit, last)
+
     def _skipped(self) -> Iterator[Skipped]:
         """What all ranks skipped since the last checkpoint."""
-        yield from self._added_up(gather_objects(self._loader.take_skipped()))
+        skipped = list(self._added_up(gather_objects(self._loader.take_skipped())))
+        self._bad.update({f"{one.source}: {one.reason}": one.count for one in skipped})
+        yield from skipped
 
     def _added_up(self, ranks: list[list[Skipped]]) -> Iterator[Skipped]:
         counts: dict[tuple[str, str], int] = {}

@@ -2,6 +2,10 @@
 
 Whatever it is about to do is written to the event log first, so killing it at any moment loses
 nothing: the next controller on the same folder goes on from the log.
+
+The loop hears people and Ctrl-C between its waits. Those are for jobs, for nothing on hold, for
+the quota's space (each POLL_S at most) and for Optuna's next point (`patience_s`; see Clerk). After
+the loop each store has FLUSH_S to take the rest.
 """
 
 from __future__ import annotations
@@ -86,7 +90,7 @@ class Controller:
         self._leaving: Leaving | None = None
         self._hold: Leaving | None = None
         self._paused: dict[int, Leaving] = {}
-        self._asked_at = -math.inf
+        self._asked_at, self._full_since = -math.inf, math.inf
         self._error: MirsweepError | None = None
 
     def run(self) -> SweepView:
@@ -119,7 +123,8 @@ class Controller:
                 if request.passing:  # for an earlier controller, which did not live to hear it
                     path.unlink(missing_ok=True)
             interrupt = stack.enter_context(listening())
-            journal = stack.enter_context(closing(Journal(self._folder, self._clock)))
+            journal = Journal(self._folder, self._clock, self._lease.check)
+            stack.enter_context(closing(journal))
             # Jobs end before the lease does: the next controller must not meet them.
             stack.callback(self._tracker.close)
             stack.callback(self._executor.close)
@@ -163,8 +168,7 @@ class Controller:
             if self._leaving is not None:
                 self._drain(self._leaving)
                 return
-            self._fill()
-            if self._over():
+            if not self._fill() and self._over():
                 self._frozen.give_up_all("it was not resumed")
                 return
             if self._hold is not None and not self._active:
@@ -223,16 +227,18 @@ class Controller:
             return False
         return not self._frozen or (self._hold is None and self._room.open())
 
-    def _fill(self) -> None:
-        """Start jobs while capacity, concurrency and budget allow."""
+    def _fill(self) -> bool:
+        """Start jobs while capacity, concurrency and budget allow; whether it waits for space."""
         if self._hold is not None or not (self._queue or self._frozen or self._desk.left()):
-            return
-        if not self._has_room() or self._over_quota():
-            return
+            return False
+        if not self._has_room():
+            return False
+        if self._over_quota():
+            return True
         while self._leaving is None and self._room.open():
             trial = self._next()
             if trial is None:
-                return
+                return False
             if trial.state is TrialState.FAILED:
                 self._count(Failed(kind="bad-configuration", reason=trial.reason))
                 continue
@@ -241,11 +247,12 @@ class Controller:
                 # A large job is not overtaken by small ones, which could keep it out for ever.
                 self._desk.journal.waits(trial.number, self._room.why_waiting(gang))
                 self._queue.appendleft(trial.number)
-                return
+                return False
             self._active.add(trial.number)
             self._room.take(trial.number, gang)
             self._desk.launch(trial.number)
             self._show()
+        return False
 
     def _next(self) -> TrialView | None:
         """What to run next: the queue, paused trials that have come up, new ones, paused ones."""
@@ -268,17 +275,22 @@ class Controller:
         return any(not self._desk.trial(number).resumed for number in self._active)
 
     def _over_quota(self) -> bool:
-        """Whether to wait until running jobs give space back; leave if there are none."""
+        """Whether to wait until space is given back; leave if nothing gives any."""
         keeper = self._desk.keeper
-        if keeper.full is not None and not self._active:
-            keeper.flush(FLUSH_S)  # the trial that ended last may just be giving its space back
+        if keeper.full is not None and (self._frozen or not self._active):
+            # Who ended last may just be giving its space back.
+            if not keeper.flush(POLL_S):
+                self._full_since = min(self._full_since, time.monotonic())
+                if self._active or time.monotonic() < self._full_since + FLUSH_S:
+                    return True
+            elif self._frozen and keeper.full is not None:
+                self._full_since = math.inf
+                self._frozen.give_up_worst(f"given up: {keeper.full}")
+                return True
         full = keeper.full
         if full is None:
+            self._full_since = math.inf
             return False
-        if self._frozen:
-            if keeper.flush(POLL_S) and keeper.full is not None:
-                self._frozen.give_up_worst(f"given up: {full}")
-            return True
         self._desk.journal.note(full)
         if not self._active:
             self._leaving = Leaving(reason=full)

@@ -136,9 +136,12 @@ class Desk:
                 self._said(number, event)
 
     def _said(self, number: int, event: Event) -> None:
+        mark = self.judge.saved(number, event.samples) if isinstance(event, Checkpointed) else None
+        self.tracker.record(number, event, self.journal.heard(number, event, mark))
         if isinstance(event, Started):
-            self.judge.forget(number, event.resumed_samples + 1)
-        self.tracker.record(number, event, self.journal.heard(number, event))
+            trial = self.trial(number)
+            losses = (step.loss for step in trial.steps)
+            self.judge.resumed(number, event.resumed_samples, trial.mark, losses)
         if isinstance(event, Step):
             trial = self.trial(number)
             decision = self.judge.stepped(number, event, trial.job)

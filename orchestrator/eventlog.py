@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from jobs.files import sync
 from mir.errors import ClusterError
 
 LOG_NAME = "events.jsonl"
@@ -56,8 +57,11 @@ def encode(record: Record) -> bytes:
     return f'{_PREFIX}{crc:08x}",{body[1:]}\n'.encode()
 
 
-def decode(line: bytes, at: int = 0) -> Record:
-    """Restore a record; raises ValueError saying what is wrong with the line."""
+def decode(line: bytes, at: int = 0, path: Path | str = LOG_NAME) -> Record:
+    """Restore a record; raises ValueError saying what is wrong with the line.
+
+    path: of the log. Raises ClusterError where a later mirsweep wrote the line: it is whole.
+    """
     if not line.startswith(_PREFIX.encode()) or line[_BODY_AT - 2 : _BODY_AT] != b'",':
         raise ValueError("it does not begin with a checksum")
     body = b"{" + line[_BODY_AT:].rstrip(b"\n")
@@ -66,7 +70,10 @@ def decode(line: bytes, at: int = 0) -> Record:
         raise ValueError("its checksum does not match its content")
     fields = json.loads(body)
     if fields["v"] != VERSION:
-        raise ValueError(f"its version is {fields['v']}, this mirsweep reads version {VERSION}")
+        raise ClusterError(
+            f"{path}: a later mirsweep wrote it (log version {fields['v']}, this one reads version "
+            f"{VERSION}). Upgrade mirsweep here"
+        )
     return Record(
         n=fields["n"], time=fields["time"], kind=fields["kind"], data=fields["data"], at=at
     )
@@ -75,7 +82,7 @@ def decode(line: bytes, at: int = 0) -> Record:
 def read_records(path: Path) -> Iterator[Record]:
     """All whole records in order; a torn last line is left out (its writer died or still writes).
 
-    Raises ClusterError that names the first damaged record.
+    Raises ClusterError that names the first damaged record, or where a later mirsweep wrote it.
     """
     for record, _ in read_from(path):
         yield record
@@ -86,7 +93,7 @@ def records_at(path: Path, offsets: Iterable[int]) -> Iterator[Record]:
     with path.open("rb") as file:
         for at in offsets:
             file.seek(at)
-            yield decode(file.readline(), at)
+            yield decode(file.readline(), at, path)
 
 
 def read_from(path: Path, offset: int = 0, expected: int = 0) -> Iterator[tuple[Record, int]]:
@@ -102,7 +109,7 @@ def read_from(path: Path, offset: int = 0, expected: int = 0) -> Iterator[tuple[
                 return
             begin, end = end, end + len(line)
             try:
-                record = decode(line, begin)
+                record = decode(line, begin, path)
                 if record.n != expected:
                     raise ValueError(f"it carries number {record.n}")
             except ValueError as error:
@@ -125,18 +132,20 @@ class EventLog:
     ) -> None:
         """Open or create the log in `folder` and hand its records to `replay`.
 
-        A torn last record is dropped with a warning. Raises ClusterError where an earlier record
-        is damaged.
+        A torn last record is dropped with a warning. Raises as `read_records`.
         """
         self.path = folder / LOG_NAME
         self._clock = clock
         self._size = self._next = 0
-        if self.path.exists():
+        made = not self.path.exists()
+        if not made:
             for record, end in read_from(self.path):
                 self._next, self._size = record.n + 1, end
                 if replay is not None:
                     replay(record)
         self._file = self.path.open("ab", buffering=0)
+        if made:
+            sync(folder)
         torn = self.path.stat().st_size - self._size
         if torn:
             logger.warning(

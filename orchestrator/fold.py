@@ -13,6 +13,7 @@ placed     trial                             a launched trial that had to wait h
 launched   trial, attempt                    a job is about to be started
 event      trial, attempt, event             what the job said
              + violations, violation         where it was a score
+             + course                        of the training loss, where it was a checkpoint
 judged     trial, verdict, reason, samples   a stopping rule spoke, other than 'continue'
 thawed     trial, reason, compared_from      a trial that a rule had paused will run again
 requeued   trial, state, reason, counted     a job ended early and its trial will run again
@@ -42,6 +43,7 @@ from jobs.spec.base import first_mistake
 from mir.errors import DataError
 from orchestrator.eventlog import LOG_NAME, Record, read_records
 from orchestrator.state import StepPoint, SweepView, TrialState, TrialView, skips_after
+from sweeps.course import Mark
 from sweeps.decision import Verdict
 from sweeps.spec import BudgetSpec, SweepSpec
 
@@ -317,7 +319,11 @@ def _event(trial: TrialView, record: Record) -> TrialView:
     event = event_from_json(record.data["event"])
     if isinstance(event, Scored):
         return _scored(trial, event, record.data)
-    return _heard(trial, event)
+    heard = _heard(trial, event)
+    if "course" not in record.data:
+        return heard
+    course = record.data["course"]
+    return replace(heard, mark=Mark(**{**course, "newest": tuple(course["newest"])}))
 
 
 def _scored(trial: TrialView, event: Scored, data: dict[str, Any]) -> TrialView:

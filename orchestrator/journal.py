@@ -9,7 +9,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from orchestrator.eventlog import LOG_NAME, EventLog, Record
 from orchestrator.fold import advance
 from orchestrator.shelf import Shelf
 from orchestrator.state import SweepView, TrialState, TrialView
+from sweeps.course import Mark
 from sweeps.decision import Decision
 from sweeps.spec import BudgetSpec, SweepSpec
 from sweeps.storage import recorded
@@ -36,10 +37,18 @@ small whatever the length of the runs; the tracker gets every step."""
 class Journal:
     """Everything that happened in one study. Not for two owners at once (see `lease`)."""
 
-    def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
-        """Open the log in `folder`; `found` is what it said, None for a new study."""
+    def __init__(
+        self,
+        folder: Path,
+        clock: Callable[[], float] = time.time,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Open the log in `folder`; `found` is what it said, None for a new study.
+
+        check: called before each record; raises where it must not be written (see `Lease.check`).
+        """
         self._view: SweepView | None = None
-        self._clock = clock
+        self._clock, self._check = clock, check
         self._shelf = Shelf(folder / LOG_NAME)
         self._log = EventLog(folder, clock, self._replay)
         self.found: SweepView | None = self._view
@@ -65,6 +74,7 @@ class Journal:
         return replace(self.view, trials=dict(self.view.trials))
 
     def _write(self, kind: str, data: dict[str, Any], *, urgent: bool = True) -> None:
+        self._check()
         self._replay(self._log.append(kind, data, urgent=urgent))
 
     def session(self, spec: SweepSpec) -> None:
@@ -111,9 +121,10 @@ class Journal:
         self._last_step.pop(trial, None)
         return self.view.trials[trial]
 
-    def heard(self, trial: int, event: Event) -> float:
+    def heard(self, trial: int, event: Event, mark: Mark | None = None) -> float:
         """A job said something that ends nothing and scores nothing; steps are thinned.
 
+        mark: the training loss's course at a checkpoint, where a rule looks at it.
         Returns when it was said, as the log has it.
         """
         if isinstance(event, Step):
@@ -121,7 +132,8 @@ class Journal:
             if not self._due(trial, event.samples, now):
                 return now
             self._last_step[trial] = (now, event.samples)
-        return self._write_event(trial, event, {}, urgent=not isinstance(event, Step))
+        more = {} if mark is None else {"course": asdict(mark)}
+        return self._write_event(trial, event, more, urgent=not isinstance(event, Step))
 
     def scored(
         self, trial: int, event: Scored, violations: dict[str, float], violation: str

@@ -2,7 +2,8 @@
 
 The system frees the lock when its holder dies. Some network file systems do not carry locks to
 other hosts; there the holder's heartbeat tells whether it lives: a counter that another host
-sees standing still. Clocks are not compared.
+sees standing still. Clocks are not compared. Who stood still itself (a laptop's lid, SIGSTOP) looks
+who holds the study before it writes again.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ BEAT_S = 2.0
 STALE_S = 15.0
 """A holder on another host whose heartbeat stands still for so long is dead."""
 _LOOK_S = 0.2
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""Goes on while the host sleeps, which Linux's monotonic clock does not."""
 
 logger = logging.getLogger(__name__)
 
@@ -42,14 +45,19 @@ class Lease:
         self._process = process_of(os.getpid())
         self._since = time.time()
         self._taken = False
+        self._sure = time.clock_gettime(_CLOCK)
         self._over = threading.Event()
         self._write(0)
         self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
         self._thread.start()
 
     def check(self) -> None:
-        """Raise ClusterError if another controller took this one for dead and holds the study."""
-        if self._taken:
+        """Raise ClusterError if another controller took this one for dead and holds the study.
+
+        Costs a look at the clock; at the holder's file only where this one stood still for so long
+        that another may have.
+        """
+        if self._taken or (self._still() and not self._mine()):
             other = _words(read_holder(self._path))
             raise ClusterError(
                 f"{self._path.parent}: another controller has taken this study over ({other}), "
@@ -63,11 +71,26 @@ class Lease:
         if _token(self._path) == self._token:
             self._path.unlink(missing_ok=True)
 
+    def _still(self) -> bool:
+        """Whether the last look is so long ago that another may have taken the study over."""
+        return time.clock_gettime(_CLOCK) - self._sure > STALE_S / 2
+
+    def _mine(self) -> bool:
+        """Look who holds the study. A missing file means another that has left, after a standstill.
+
+        Once it is another's, it stays so.
+        """
+        began, still = time.clock_gettime(_CLOCK), self._still()
+        found = _token(self._path)
+        if found != self._token and (still or found is not None):
+            self._taken = True
+        self._sure = began
+        return not self._taken
+
     def _beat(self) -> None:
         beat = 0
         while not self._over.wait(BEAT_S):
-            if _token(self._path) not in (self._token, None):
-                self._taken = True
+            if not self._mine():
                 return
             beat += 1
             with suppress(OSError):  # a full disk ends no lease that the lock still holds

@@ -43,12 +43,13 @@ def repair_log(folder: Path) -> Repair:
     cut the log before the first one. The log as it was stays beside it, and so do the files of
     trials that it no longer has: their numbers come again with other jobs.
 
-    Raises ClusterError if another controller runs the study or no session record can be read.
+    Raises ClusterError if another controller runs the study, a later mirsweep wrote it, or no
+    session record can be read.
     """
     path = folder / LOG_NAME
     with lease(folder):
         lines = path.read_bytes().splitlines(keepends=True)
-        found, lost, whole = _readable(lines)
+        found, lost, whole = _readable(lines, path)
         if not lost:
             return Repair(kept=len(found))
         kept = _with_session(path, found)
@@ -83,7 +84,7 @@ def _set_aside(folder: Path, view: SweepView, mark: str) -> list[str]:
     return [f"trials {names} are not in the log any more: their files are in {aside}"]
 
 
-def _readable(lines: list[bytes]) -> tuple[list[Record], list[str], int]:
+def _readable(lines: list[bytes], path: Path) -> tuple[list[Record], list[str], int]:
     """Whole records in order, what is wrong with the others, and how many come before the first."""
     found: list[Record] = []
     lost: list[str] = []
@@ -91,7 +92,7 @@ def _readable(lines: list[bytes]) -> tuple[list[Record], list[str], int]:
     for index, line in enumerate(lines):
         expected = found[-1].n + 1 if found else 0
         try:
-            record = decode(line)
+            record = decode(line, path=path)
             if not line.endswith(b"\n"):
                 raise ValueError("it was cut short")
             if record.n < expected:

@@ -12,11 +12,11 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.layout import CHECKPOINTS
 from orchestrator.state import SweepView, TrialState, TrialView
 from sweeps.objective import turned
 from sweeps.spec import SweepSpec
 
-CHECKPOINTS = "checkpoints"
 _PREFIX, _HIDDEN = "samples-", ".samples-"
 GIB = 2**30
 
@@ -103,7 +103,10 @@ def _over_quota(
 
 
 def _least_missed(view: SweepView, left: Mapping[int, list[Stored]]) -> Iterator[Stored]:
-    """What the quota may take, the least missed first; the best trial is never touched."""
+    """What the quota may take, the least missed first; the best trial is never touched.
+
+    Nor are leftovers of a trial that may run: they may be a save that is being written.
+    """
     for number, mine in left.items():
         if _state(view, number) is TrialState.FAILED:
             yield from mine
@@ -111,7 +114,7 @@ def _least_missed(view: SweepView, left: Mapping[int, list[Stored]]) -> Iterator
         yield from left[number]
     for number, mine in left.items():
         if _state(view, number) not in (TrialState.FAILED, TrialState.COMPLETE):
-            yield from mine[:-1]
+            yield from [stored for stored in mine if not stored.leftover][:-1]
 
 
 def over_quota(spec: SweepSpec, size: int) -> str | None:

@@ -18,9 +18,10 @@ from orchestrator.state import SweepView, TrialView
 
 IN_HAND = 64
 """How many ended trials stay whole in memory, those looked at last."""
-_ON_DISK = frozenset(
-    {"job", "params", "raw", "steps", "scores", "counted", "skips", "violations", "checkpoint"}
-)
+_ON_DISK = frozenset((
+    "job", "params", "raw", "steps", "scores", "counted", "skips", "violations", "checkpoint",
+    "mark",
+))  # fmt: skip
 _IN_MEMORY = (
     "number", "state", "reason", "attempt", "samples", "feasible", "violation", "started", "ended",
     "verdict", "verdict_reason", "verdict_samples", "objective", "restarts", "seconds", "launched",

@@ -12,6 +12,7 @@ from enum import StrEnum
 from jobs.events import Event, Scored, Skipped, Started
 from jobs.spec import JobSpec
 from sweeps.axes import Raw
+from sweeps.course import Mark
 from sweeps.decision import Verdict
 from sweeps.objective import objective_value
 from sweeps.spec import BudgetSpec, SweepSpec
@@ -52,6 +53,7 @@ class TrialView:
     feasible: whether the last score counts, None before there is one; `violation` says why not.
     counted: for each of `scores` whether it was feasible. violations: of the guard's constraints
         by the last score, above 0 where broken.
+    mark: of the training loss at the newest checkpoint, where a rule looks at it.
     raw: Optuna's own parameters, with which the study can be made again.
     verdict: the newest word of the stopping rules that was not 'continue', with its reason and the
         samples it was spoken at. A trial that is PRUNE and not final is being stopped.
@@ -99,6 +101,7 @@ class TrialView:
     waiting: str = ""
     resumed: int = 0
     compared_from: int = 0
+    mark: Mark | None = None
 
     @property
     def budget(self) -> int:

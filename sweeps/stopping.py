@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
 from jobs.events import Scored, Step
 from jobs.spec import JobSpec
 from sweeps.board import Board, Point
-from sweeps.course import Course
+from sweeps.course import Course, Mark
 from sweeps.decision import Decision, Verdict
 from sweeps.guard import Curve, Feasibility, feasibility
 from sweeps.objective import direction, label, objective_error, objective_value
@@ -77,11 +77,18 @@ class Judge:
         """A trial says nothing more; its scores stay for the others to be compared with."""
         self._courses.pop(number, None)
 
-    def forget(self, number: int, samples: int) -> None:
-        """Forget a trial's scores at so many samples and beyond: it goes that way again."""
-        if number in self._courses:
-            self._courses[number].again()
-        self._cut(number, samples)
+    def saved(self, number: int, samples: int) -> Mark | None:
+        """A trial's course at its newest checkpoint; None where no rule looks at the loss."""
+        course = self._courses.get(number)
+        return None if course is None else course.mark(samples)
+
+    def resumed(
+        self, number: int, samples: int, mark: Mark | None, losses: Iterable[float]
+    ) -> None:
+        """A trial goes on from a checkpoint: forget its scores beyond; see `Course.resumed`."""
+        self._cut(number, samples + 1)
+        if self._watches is not None:
+            self._courses[number] = Course.resumed(samples, mark, losses)
 
     def _cut(self, number: int, samples: int) -> None:
         self._board.cut(number, samples)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 
 from jobs.spec import CheckpointSpec
 
@@ -18,6 +18,8 @@ class Progress:
         `mir` is below it; without that a low MIR means a collapsed projector, not a good one.
     semantics: those that the run began with (jobs/semantics.py), 0 before they were written down.
     trained_s, scoring_s: seconds spent on steps and on all scores so far; score_s: on the last.
+    bad: bad samples of all ranks among `samples`, by source and reason; empty before they were
+        written down.
     """
 
     samples: int
@@ -31,6 +33,7 @@ class Progress:
     scoring_s: float = 0.0
     score_s: float = 0.0
     semantics: int = 0
+    bad: Mapping[str, int] = field(default_factory=dict)
 
 
 def kept(found: Collection[Progress], policy: CheckpointSpec) -> set[int]:

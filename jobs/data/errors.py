@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from mir.errors import DataError
+
 # Below this many reads the share of bad samples is taken of this many, lest one bad among the
 # first ten end a job.
 MIN_READS = 1000
@@ -25,6 +27,16 @@ class BadSample(Exception):  # noqa: N818 - a signal to the loader, not an error
 def too_many_bad(bad: float, reads: float, limit: float) -> bool:
     """Whether `bad` of so many `reads` are a larger share than `limit` (`max_bad_fraction`)."""
     return bad > limit * max(reads, MIN_READS)
+
+
+def too_many_error(bad: Mapping[str, int], reads: int, limit: float, last: str) -> DataError:
+    """What ends a training for its bad samples, counted by what was wrong; last: one of them."""
+    counts = tally(dict(sorted(bad.items())))  # ties too are told as on any number of ranks
+    return DataError(
+        f"data.max_bad_fraction: {sum(bad.values())} of {reads} samples could not be used, more "
+        f"than {limit:g} allows ({counts}; the last: {last}): mend the data (`mirsweep data "
+        "check` lists what is wrong) or raise the limit"
+    )
 
 
 def tally(skipped: Mapping[str, int], most: int = 4) -> str:

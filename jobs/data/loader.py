@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from jobs.data.batch import Batch, Prepare, join, pixels, tokens
 from jobs.data.build import open_source
 from jobs.data.caps import capped_weights
-from jobs.data.errors import MIN_READS, BadSample, tally, too_many_bad
+from jobs.data.errors import MIN_READS, BadSample
 from jobs.data.grouping import LengthGroups, Order
 from jobs.data.listing import ListingSource
 from jobs.data.sample import Sample, Source
@@ -36,11 +36,10 @@ _log = logging.getLogger(__name__)
 class _Read:
     """What reading one batch gave; its counts reach the consumer together with the batch.
 
-    visits: samples whose turn came. skipped: those of them that are bad, by source and reason.
+    skipped: samples whose turn came and that are bad, by source and reason.
     """
 
     batch: Batch | None = None
-    visits: int = 0
     skipped: Counter[tuple[str, str]] = field(default_factory=Counter)
     last_bad: BadSample | None = None
     error: Exception | None = None
@@ -106,8 +105,7 @@ class BatchLoader(Iterator[Batch]):
         self._share = global_batch // world_size
         self._position = start_samples + rank * self._share
         self._skipped: Counter[tuple[str, str]] = Counter()
-        self._bad: Counter[tuple[str, str]] = Counter()
-        self._visits = 0
+        self._last_bad: BadSample | None = None
         self._failed: Exception | None = None
         self._waited = 0.0
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="batch-loader")
@@ -116,16 +114,15 @@ class BatchLoader(Iterator[Batch]):
             self._read_on()
 
     def __next__(self) -> Batch:
-        """The next batch. Raises DataError when too many samples are bad."""
+        """The next batch. Raises DataError where no sample of a source can be used."""
         if self._failed is not None:
             raise self._failed
         began = time.monotonic()
         read = self._ahead.popleft().result()
         self._waited += time.monotonic() - began
-        self._visits += read.visits
         self._skipped += read.skipped
-        self._bad += read.skipped
-        self._failed = read.error or self._too_many_bad(read.last_bad)
+        self._last_bad = read.last_bad
+        self._failed = read.error
         if self._failed is not None:
             raise self._failed
         self._read_on()
@@ -140,6 +137,16 @@ class BatchLoader(Iterator[Batch]):
         """Seconds that the consumer waited for batches since the last call."""
         waited, self._waited = self._waited, 0.0
         return waited
+
+    @property
+    def bad(self) -> int:
+        """How many bad samples `take_skipped` would give, this rank's only."""
+        return self._skipped.total()
+
+    @property
+    def last_bad(self) -> str:
+        """The last bad sample of the batch handed out last, in words; empty where none is."""
+        return str(self._last_bad or "")
 
     def take_skipped(self) -> list[Skipped]:
         """Bad samples in the batches handed out since the last call, this rank's only."""
@@ -182,17 +189,6 @@ class BatchLoader(Iterator[Batch]):
         with self._tokenizing:
             return [len(ids) for ids in tokens(texts, self._tokenizer)]
 
-    def _too_many_bad(self, last: BadSample | None) -> DataError | None:
-        bad, limit = self._bad.total(), self._spec.max_bad_fraction
-        if last is None or not too_many_bad(bad, self._visits, limit):
-            return None
-        counts = tally({f"{name}: {reason}": n for (name, reason), n in self._bad.items()})
-        return DataError(
-            f"data.max_bad_fraction: {bad} of {self._visits} samples could not be used, more than "
-            f"{limit:g} allows ({counts}; the last: {last}): mend the data (`mirsweep "
-            "data check` lists what is wrong) or raise the limit"
-        )
-
     def _read_on(self) -> None:
         self._ahead.append(self._pool.submit(self._read_batch, self._position))
         self._position += self._stride
@@ -215,7 +211,6 @@ class BatchLoader(Iterator[Batch]):
     def _read_sample(self, position: int, read: _Read) -> Sample:
         name, first = self._order.pick(position)
         source = self._sources[name]
-        read.visits += 1
         # Where so many in a row are bad the job ends anyway, at once and not hours later.
         tries = len(source) if self._spec.max_bad_fraction == 1 else min(len(source), MIN_READS)
         for step in range(tries):

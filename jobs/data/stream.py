@@ -9,7 +9,7 @@ asked for directly: resuming costs nothing and no rank needs to know what anothe
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import isqrt
 
 from mir.errors import ConfigError
@@ -105,6 +105,15 @@ class MixtureStream:
     def counts(self, positions: int) -> dict[str, int]:
         """How many of the first `positions` samples come from each source of weight above 0."""
         return {name: self._count(i, positions) for i, name in enumerate(self._names)}
+
+    def epochs(self, start: int, names: Sequence[str]) -> list[tuple[str, int]]:
+        """Source and its epoch at each position from `start` on, if these sources have them."""
+        sizes = dict(zip(self._names, self._sizes, strict=True))
+        visits, found = self.counts(start), []
+        for name in names:
+            found.append((name, visits[name] // sizes[name]))
+            visits[name] += 1
+        return found
 
     def _count(self, which: int, positions: int) -> int:
         return self._below(self._bounds[which + 1], positions) - self._below(

@@ -34,6 +34,7 @@ class StepResult:
     loss: mean over the global batch, before the step. grad_norm: before clipping; of the step
     before where fp16 gradients overflowed in this one. overflows: steps of the run so far that
     changed no weight because of that. stop: why all ranks leave after this step, None to go on.
+    bad: sum over ranks of what each gave as its bad samples.
     """
 
     loss: float
@@ -41,6 +42,7 @@ class StepResult:
     learning_rate: float
     stop: str | None
     overflows: int = 0
+    bad: int = 0
 
 
 class Engine:
@@ -77,9 +79,10 @@ class Engine:
         self.trainable = model.trainable_counts()
         self.device = device_of(place)
 
-    def step(self, share: Batch, index: int) -> StepResult:
+    def step(self, share: Batch, index: int, bad: int = 0) -> StepResult:
         """Train on this rank's share of global batch number `index` (0-based).
 
+        bad: bad samples that this rank knows of; their sum goes with what ranks exchange anyway.
         Polls `place.stop_requested`; the ranks agree, so that none leaves alone. A step that fp16
         leaves out has still seen its samples, by which the schedule goes.
         Raises DivergedError where fp16 gradients overflow at any loss scale.
@@ -99,7 +102,7 @@ class Engine:
                 self._grad_norm = self._clip_plain()
             self._deepspeed.step()
         self._count(index)
-        loss_value, stop = self._agree(total / parts)
+        loss_value, all_bad, stop = self._agree(total / parts, bad)
         rate = self._spec.optim.learning_rate * rate_factor(index, self._spec.optim)
         return StepResult(
             loss=loss_value,
@@ -107,6 +110,7 @@ class Engine:
             learning_rate=rate,
             stop=stop,
             overflows=index + 1 - self._updates,
+            bad=all_bad,
         )
 
     def gather(self) -> dict[str, Tensor]:
@@ -164,15 +168,15 @@ class Engine:
             torch.nn.utils.clip_grads_with_norm_(learnt, self._spec.optim.gradient_clip, norm)
         return float(norm)
 
-    def _agree(self, loss: Tensor) -> tuple[float, str | None]:
-        """Mean loss and the reason to stop; ranks that leave alone would deadlock the others."""
+    def _agree(self, loss: Tensor, bad: int) -> tuple[float, int, str | None]:
+        """Mean loss, all bad samples, and why to stop; who leaves alone deadlocks the others."""
         reason = self._place.stop_requested()
-        told = torch.stack([loss, torch.full_like(loss, float(reason is not None))])
-        sums = sum_over_ranks(told).tolist()
+        counts = (torch.full_like(loss, count) for count in (reason is not None, bad))
+        loss_sum, asked, all_bad = sum_over_ranks(torch.stack([loss, *counts])).tolist()
         stop = None
-        if sums[1] > 0:
+        if asked > 0:
             stop = next(r for r in gather_objects(reason) if r is not None)
-        return sums[0] / self._place.world_size, stop
+        return loss_sum / self._place.world_size, int(all_bad), stop
 
     def _adamw(self) -> torch.optim.AdamW:
         optim = self._spec.optim

@@ -59,7 +59,8 @@ class DataSpec(Frozen):
         beyond goes to the others in proportion to theirs.
     validation: where the guard's pictures and captions come from.
     max_bad_fraction: share of bad samples beyond which the job ends: of those whose turn came in
-        training, and of those tried for each set it is scored on; taken of 1,000 at least.
+        training, on all ranks and in all attempts together, and of those tried for each set it is
+        scored on; taken of 1,000 at least.
     group_by_length: so many global batches' samples are put together by the length of their
         captions, which saves padding; 1 leaves the order as it is.
     """

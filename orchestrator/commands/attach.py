@@ -35,7 +35,7 @@ def attach(
 
     deadline = time.monotonic() + wait
     folder, view = _begun(study, deadline)
-    with _screen(as_json) as screen:
+    with _screen(folder, as_json) as screen:
         if view.ended is None:
             follower = Follower(folder)
             _controlled(folder, follower.pulse, deadline)
@@ -68,14 +68,14 @@ def _controlled(folder: Path, pulse: Pulse, deadline: float) -> None:
         time.sleep(_LOOK_S)
 
 
-def _screen(as_json: bool) -> LiveView | PlainView | StreamView:
+def _screen(folder: Path, as_json: bool) -> LiveView | PlainView | StreamView:
     from orchestrator.views.live import LiveView
     from orchestrator.views.plain import PlainView
     from orchestrator.views.stream import StreamView
     from orchestrator.views.terminal import terminal
 
     if as_json:
-        return StreamView(lambda change: typer.echo(json_line(change)))
+        return StreamView(lambda change: typer.echo(json_line(change)), folder)
     console = terminal()
     return LiveView(console) if console.is_terminal else PlainView(typer.echo)
 

@@ -33,7 +33,7 @@ def export(
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
     from jobs.export.run import export_checkpoint
 
-    done = export_checkpoint(find_checkpoint(source), folder)
+    done = export_checkpoint(find_checkpoint(str(source)), folder)
     if as_json:
         print_json({**asdict(done), "folder": str(folder)})
         return
@@ -48,17 +48,19 @@ def export(
     typer.echo(f"checked         loaded again, logits differ by {done.difference:.1g} at most")
 
 
-def _best_of(study: str) -> str:
+def _best_of(study: str) -> Path:
     """The newest checkpoint of a study's best trial."""
     from mir.errors import ConfigError
     from orchestrator.commands.studies import load_study
+    from orchestrator.layout import checkpoint_of
     from orchestrator.views.standing import best_trial
 
-    _, view = load_study(study)
+    folder, view = load_study(study)
     trial = best_trial(view)
-    if trial is None or trial.checkpoint is None:
+    found = None if trial is None else checkpoint_of(folder, trial)
+    if found is None:
         raise ConfigError(
             f"{study}: no trial of it is complete and feasible with a checkpoint: see mirsweep "
             f"status {study}, and name a checkpoint"
         )
-    return trial.checkpoint
+    return found

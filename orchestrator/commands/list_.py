@@ -24,7 +24,9 @@ def list_studies(
     from orchestrator.views.terminal import terminal
 
     found = [(child, load_view(child)) for child in study_folders(folder)]
-    facts = [{**sweep_json(view, view.updated), "folder": str(child)} for child, view in found]
+    facts = [
+        {**sweep_json(view, view.updated, child), "folder": str(child)} for child, view in found
+    ]
     if as_json:
         print_json([{k: v for k, v in fact.items() if k != "trials"} for fact in facts])
         return

@@ -176,7 +176,8 @@ def _finish(view: SweepView, folder: Path, as_json: bool) -> None:
     best = write_best(view, folder)
     page = write_report(view, folder / "report")
     if as_json:
-        print_json({**sweep_json(view, view.updated), "folder": str(folder), "report": str(page)})
+        facts = sweep_json(view, view.updated, folder)
+        print_json({**facts, "folder": str(folder), "report": str(page)})
     else:
         print_summary(view, folder, best, page)
     if best_trial(view) is None:

@@ -12,9 +12,9 @@ def show(study: Study, trial: TrialNumber, as_json: AsJson = False) -> None:
     from orchestrator.views.terminal import terminal
     from orchestrator.views.trial import render_trial
 
-    _, view = load_study(study)
+    folder, view = load_study(study)
     chosen = find_trial(view, trial)
     if as_json:
-        print_json(trial_details_json(chosen))
+        print_json(trial_details_json(chosen, folder))
         return
-    terminal().print(render_trial(chosen))
+    terminal().print(render_trial(chosen, folder))

@@ -31,11 +31,11 @@ def status(
 
     folder, view = load_study(study)
     if as_json and not watch:
-        print_json(sweep_json(view, view.updated))
+        print_json(sweep_json(view, view.updated, folder))
         return
     if as_json:
         for now in _changes(folder, view):
-            typer.echo(json_line(sweep_json(now, now.updated)))
+            typer.echo(json_line(sweep_json(now, now.updated, folder)))
         return
     console = terminal()
     if watch and console.is_terminal:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mir.errors import ConfigError
-from orchestrator.layout import trial_folder
+from orchestrator.layout import CHECKPOINTS, trial_folder
 from orchestrator.state import SweepView, TrialState, TrialView
 from orchestrator.views.standing import ranked
 
@@ -28,7 +28,7 @@ def candidates(view: SweepView, folder: Path) -> tuple[list[Candidate], list[str
         if trial.state is not TrialState.COMPLETE or not trial.scores:
             unfinished.append(trial.number)
             continue
-        path = _last_checkpoint(trial_folder(folder, trial.number) / "checkpoints")
+        path = _last_checkpoint(trial_folder(folder, trial.number) / CHECKPOINTS)
         if path is None or _samples(path) != trial.samples:
             having = "none" if path is None else f"one at {_samples(path):,}"
             bare.append(f"{trial.number} (has {having}, ended at {trial.samples:,} samples)")

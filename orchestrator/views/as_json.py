@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from orchestrator.front import pareto
+from orchestrator.layout import checkpoint_of
 from orchestrator.ledger import ledger
 from orchestrator.state import SweepView, TrialView
 from orchestrator.views.standing import best_trial, elapsed, finished, seconds_left
 
 
-def sweep_json(view: SweepView, now: float) -> dict[str, Any]:
-    """The sweep with a short entry for each trial."""
+def sweep_json(view: SweepView, now: float, folder: Path) -> dict[str, Any]:
+    """The sweep in `folder` with a short entry for each trial."""
     best = best_trial(view)
     return {
         "name": view.spec.name,
@@ -25,12 +27,13 @@ def sweep_json(view: SweepView, now: float) -> dict[str, Any]:
         "best_trial": best.number if best else None,
         "pareto": pareto(view),
         "ledger": asdict(ledger(view, now)),
-        "trials": [trial_json(view.trials[number]) for number in sorted(view.trials)],
+        "trials": [trial_json(view.trials[number], folder) for number in sorted(view.trials)],
     }
 
 
-def trial_json(trial: TrialView) -> dict[str, Any]:
-    """One trial with its newest reading."""
+def trial_json(trial: TrialView, folder: Path) -> dict[str, Any]:
+    """One trial of the study in `folder` with its newest reading."""
+    checkpoint = checkpoint_of(folder, trial)
     last = trial.scores[-1] if trial.scores else None
     return {
         "trial": trial.number,
@@ -50,14 +53,14 @@ def trial_json(trial: TrialView) -> dict[str, Any]:
         "feasible": trial.feasible,
         "violation": trial.violation,
         "params": dict(trial.params),
-        "checkpoint": trial.checkpoint,
+        "checkpoint": None if checkpoint is None else str(checkpoint),
     }
 
 
-def trial_details_json(trial: TrialView) -> dict[str, Any]:
+def trial_details_json(trial: TrialView, folder: Path) -> dict[str, Any]:
     """One trial with all its scores and its whole job."""
     return {
-        **trial_json(trial),
+        **trial_json(trial, folder),
         "skipped": trial.skipped,
         "seconds": trial.seconds,
         "scores": [score.model_dump(mode="json") for score in trial.scores],

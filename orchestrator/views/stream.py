@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -11,13 +12,13 @@ from orchestrator.views.as_json import trial_json
 from orchestrator.views.standing import best_trial
 
 
-def changes(before: SweepView | None, after: SweepView) -> Iterator[dict[str, Any]]:
+def changes(before: SweepView | None, after: SweepView, folder: Path) -> Iterator[dict[str, Any]]:
     """What a reader of `before` does not know: trials that moved or scored, then the sweep."""
     known = before.trials if before else {}
     for number, trial in sorted(after.trials.items()):
         old = known.get(number)
         if old is None or (old is not trial and _told(old) != _told(trial)):
-            yield {"time": after.updated, **trial_json(trial)}
+            yield {"time": after.updated, **trial_json(trial, folder)}
     if before is None or (before.note, before.ended) != (after.note, after.ended):
         best = best_trial(after)
         yield {
@@ -34,10 +35,10 @@ def _told(trial: TrialView) -> tuple[object, ...]:
 
 
 class StreamView:
-    """Writes changes as they come; the twin of PlainView for programs."""
+    """Writes changes of the study in `folder` as they come; the twin of PlainView for programs."""
 
-    def __init__(self, write: Callable[[dict[str, Any]], None]) -> None:
-        self._write = write
+    def __init__(self, write: Callable[[dict[str, Any]], None], folder: Path) -> None:
+        self._write, self._folder = write, folder
         self._seen: SweepView | None = None
 
     def __enter__(self) -> StreamView:
@@ -52,6 +53,6 @@ class StreamView:
         return None
 
     def __call__(self, view: SweepView) -> None:
-        for change in changes(self._seen, view):
+        for change in changes(self._seen, view, self._folder):
             self._write(change)
         self._seen = view

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.layout import checkpoint_of
 from orchestrator.state import TrialView
 from orchestrator.views.leaderboard import state_text
 from orchestrator.views.text import (
@@ -21,7 +24,7 @@ from orchestrator.views.text import (
 )
 
 
-def render_trial(trial: TrialView) -> RenderableType:
+def render_trial(trial: TrialView, folder: Path) -> RenderableType:
     """State and reason, settings, the table of scores, the checkpoint."""
     head = Text.assemble(
         (f"trial {trial.number}", "bold"), "   ", state_text(trial), "   ",
@@ -40,8 +43,9 @@ def render_trial(trial: TrialView) -> RenderableType:
         parts += [Text(), _scores(trial)]
     for reason, skipped in trial.skipped.items():
         parts.append(Text(f"skipped {count(skipped)} samples, {reason}", style="dim"))
-    if trial.checkpoint:
-        parts += [Text(), Text(f"checkpoint: {trial.checkpoint}")]
+    checkpoint = checkpoint_of(folder, trial)
+    if checkpoint is not None:
+        parts += [Text(), Text(f"checkpoint: {checkpoint}")]
     return Group(*parts)
 
 

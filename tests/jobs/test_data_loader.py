@@ -12,6 +12,7 @@ from data_files import Characters, Colours, write_listing
 from PIL import Image
 
 from jobs.data.batch import collate
+from jobs.data.errors import too_many_bad
 from jobs.data.loader import BatchLoader
 from jobs.data.sample import Sample
 from jobs.engine.deepspeed_engine import StepResult
@@ -26,7 +27,7 @@ def open_loader(tmp_path):
     opened = []
 
     def open_one(
-        *, bad=(), max_bad=1.0, rank=0, world_size=1, start=0, batch=8, mixture=None,
+        *, bad=(), rank=0, world_size=1, start=0, batch=8, mixture=None,
         workers=1, group=1, max_epochs=None, samples=None, seed=5,
     ):  # fmt: skip
         sources = {}
@@ -40,7 +41,7 @@ def open_loader(tmp_path):
             sources=sources,
             mixture=mixture or {"a": 0.7, "b": 0.3},
             validation=sources["b"],
-            max_bad_fraction=max_bad,
+            max_bad_fraction=1.0,
             group_by_length=group,
             max_epochs=max_epochs or {},
         )
@@ -148,12 +149,22 @@ def test_every_visit_of_a_bad_sample_counts_once_on_any_number_of_ranks(open_loa
     assert sum(s.count for loader in ranks for s in loader.take_skipped()) == 2 * 28
 
 
-def test_the_share_of_bad_samples_is_that_of_visits(open_loader):
-    """10 of 30 in a row: a stand-in for the first would be looked for ten times."""
-    settings = {"mixture": {"a": 1.0}, "batch": 30, "bad": tuple(range(10))}
-    assert len(captions(open_loader(**settings, max_bad=0.34), 40)) == 1200
-    with pytest.raises(DataError, match=r"max_bad_fraction: 330 of 990 samples"):
-        captions(open_loader(**settings, max_bad=0.32), 40)
+def test_a_stand_in_that_is_bad_too_counts_at_its_own_turn_alone(open_loader):
+    """10 of 30 in a row: a stand-in for the first is looked for ten times."""
+    loader = open_loader(mixture={"a": 1.0}, batch=30, bad=tuple(range(10)))
+    captions(loader, 33)
+    assert loader.bad == 330
+    assert sum(s.count for s in loader.take_skipped()) == 330
+    assert loader.bad == 0
+
+
+@pytest.mark.parametrize(
+    ("bad", "reads", "limit", "too_many"),
+    [(10, 64, 0.01, False), (11, 64, 0.01, True), (11, 1099, 0.01, True), (11, 1100, 0.01, False),
+     (1, 8, 0.0, True), (0, 8, 0.0, False), (2000, 2000, 1.0, False)],
+)  # fmt: skip
+def test_bad_samples_are_a_share_of_a_thousand_reads_at_least(bad, reads, limit, too_many):
+    assert too_many_bad(bad, reads, limit) is too_many
 
 
 def test_what_is_skipped_names_source_and_reason(open_loader):
@@ -163,31 +174,12 @@ def test_what_is_skipped_names_source_and_reason(open_loader):
     assert (skipped.source, skipped.reason, skipped.count) == ("a", "image missing", 29)
 
 
-def test_too_many_bad_samples_end_the_job_with_one_line(open_loader):
-    loader = open_loader(bad=tuple(range(29)), max_bad=0.01)
-    with pytest.raises(
-        DataError,
-        match=r"data\.max_bad_fraction: \d+ of \d+ .* 0\.01 .*\(a: image missing \d+; the last: ",
-    ) as caught:
-        captions(loader, 50)
-    assert "\n" not in str(caught.value)
-    with pytest.raises(DataError, match=r"max_bad_fraction"):  # and it stays ended
-        next(loader)
-
-
-def test_a_few_bad_among_the_first_samples_are_no_reason_to_stop(open_loader):
-    assert len(captions(open_loader(bad=(3,), max_bad=0.01), 20)) == 160
-
-
-def test_no_bad_sample_at_all_may_be_demanded(open_loader):
-    with pytest.raises(DataError, match="max_bad_fraction"):
-        captions(open_loader(bad=(3,), max_bad=0.0), 20)
-
-
 def test_a_source_without_one_good_sample_is_named(open_loader):
     loader = open_loader(bad=tuple(range(30)))
     with pytest.raises(DataError, match=r"data\.sources\.a: none of its 30 samples can be used"):
         captions(loader, 20)
+    with pytest.raises(DataError, match="none of its 30"):  # and it stays ended
+        next(loader)
 
 
 def test_a_batch_that_ranks_cannot_share_is_refused(open_loader):
@@ -287,7 +279,7 @@ def test_the_first_rank_tells_how_many_entries_have_no_picture(tmp_path, caplog)
             spec, seed=0, tokenizer=Characters(), image_processor=Colours(), global_batch=8,
             rank=rank, world_size=2,
         )  # fmt: skip
-        for _ in range(20):  # no matter how little may be bad
+        for _ in range(20):
             next(loader)
         loader.close()
         assert loader.take_skipped() == []

@@ -1,21 +1,27 @@
 """What a job skips is told: in training, in what it is scored on, and however it ends."""
 
+import json
 import logging
+import multiprocessing
 
 import pytest
+import warm as warm_processes
 from data_files import write_listing
 from tiny_job import events_of, make_world, spec_of
 
+from jobs.checkpoint import STATE, open_checkpoint
 from jobs.data.build import open_source
 from jobs.engine.deepspeed_engine import Engine
 from jobs.evaluation import take
 from jobs.events import Failed, Finished, Scored, Skipped, Started, Stopped
+from jobs.launch import free_port
 from jobs.place import Dismissal, Place
 from jobs.run import run_job
 from jobs.spec import SourceSpec
 from mir.errors import ClusterError, ConfigError, DataError
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+warm = warm_processes.warm
 
 
 @pytest.fixture(scope="module")
@@ -160,10 +166,8 @@ def test_a_job_that_fails_alone_asks_no_other_rank(base, tmp_path, monkeypatch):
     """The others may be waiting for its next step: gathering from them would never end."""
     import jobs.run
 
-    spec = spec_of(
-        base, data={"sources": {"web": web(tmp_path / "web", bad=20)}, "max_bad_fraction": 0.0},
-        optim={"global_batch": 40, "samples": 80}, checkpoint={"every_samples": None},
-    )  # fmt: skip
+    none = web(tmp_path / "web", bad=20, good=0)
+    spec = spec_of(base, data={"sources": {"web": none}, "max_bad_fraction": 1.0})
     asked = []
     gather = jobs.run.gather_objects
     monkeypatch.setattr(jobs.run, "gather_objects", lambda v: asked.append(v) or gather(v))
@@ -171,5 +175,81 @@ def test_a_job_that_fails_alone_asks_no_other_rank(base, tmp_path, monkeypatch):
     for event in running:
         if isinstance(event, Scored):
             before = len(asked)
-    assert isinstance(event, Failed)
+    assert isinstance(event, Failed) and "none of its 20 samples" in event.reason
     assert len(asked) == before
+
+
+def half_bad(base, folder, *, limit, samples):
+    """Every step of 40 samples sees 20 bad ones. Beyond what part of a run is too many?"""
+    return spec_of(
+        base, data={"sources": {"web": web(folder, bad=20)}, "max_bad_fraction": limit},
+        optim={"global_batch": 40, "samples": samples}, checkpoint={"every_samples": 40},
+        score={"every_samples": 1000},
+    )  # fmt: skip
+
+
+def asked_after(step):
+    """A request to stop that comes with this step, 0 for the first."""
+    polls = iter(range(99))
+    return lambda: "paused" if next(polls) == step else None
+
+
+def test_too_many_bad_samples_end_a_job_with_one_line_that_names_the_last(base, tmp_path):
+    *_, failed = events_of(half_bad(base, tmp_path / "w", limit=0.01, samples=80), tmp_path / "job")
+    assert failed.reason.startswith(
+        "data.max_bad_fraction: 20 of 40 samples could not be used, more than 0.01 allows (web: "
+    )
+    assert "; the last: data.jsonl:" in failed.reason
+    assert "\n" not in failed.reason
+
+
+def test_a_few_bad_among_the_first_samples_are_no_reason_to_stop(base, tmp_path):
+    *_, last = events_of(half_bad(base, tmp_path / "w", limit=0.02, samples=40), tmp_path / "job")
+    assert isinstance(last, Finished)
+
+
+@pytest.mark.parametrize("stops", [(0,), (0, 0)])
+def test_a_resumed_job_goes_on_with_what_was_bad_before(base, tmp_path, stops):
+    """60 bad of 120 are too many, however many attempts it took."""
+    spec = half_bad(base, tmp_path / "w", limit=0.05, samples=120)
+    *_, whole = events_of(spec, tmp_path / "whole")
+    assert isinstance(whole, Failed) and ": 60 of 120 samples " in whole.reason
+    for step in stops:
+        *_, last = events_of(spec, tmp_path / "job", stop_requested=asked_after(step))
+        assert isinstance(last, Stopped)
+    assert events_of(spec, tmp_path / "job")[-1] == whole
+
+
+def test_a_checkpoint_knows_what_was_bad_and_an_older_one_counts_as_none(base, tmp_path):
+    spec = half_bad(base, tmp_path / "w", limit=0.03, samples=80)
+    events_of(spec, tmp_path / "job", stop_requested=asked_after(0))
+    (folder,) = (tmp_path / "job" / "checkpoints").iterdir()
+    told = {"web: caption empty": 10, "web: entry is not UTF-8": 10}
+    assert open_checkpoint(folder)[0].progress.bad == told
+    state = json.loads((folder / STATE).read_text())
+    del state["progress"]["bad"]
+    (folder / STATE).write_text(json.dumps(state))
+    assert open_checkpoint(folder)[0].progress.bad == {}
+    assert isinstance(events_of(spec, tmp_path / "job")[-1], Finished)
+
+
+def one_of_two(rank, port, spec, folder, told):
+    place = Place(folder=folder, rank=rank, world_size=2, local_rank=rank, master_port=port)
+    *_, last = run_job(spec, place)
+    told.put(last)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("warm")
+def test_two_ranks_end_together_with_the_words_of_one(base, tmp_path):
+    """Neither has met too many by itself."""
+    spec = half_bad(base, tmp_path / "w", limit=0.015, samples=40)
+    context = multiprocessing.get_context("spawn")
+    told, port = context.Queue(), free_port()
+    for rank in range(2):
+        arguments = (rank, port, spec, tmp_path / "two", told)
+        context.Process(target=one_of_two, args=arguments, daemon=True).start()
+    ends = [told.get(timeout=100) for _ in range(2)]
+    *_, alone = events_of(spec, tmp_path / "one")
+    assert isinstance(alone, Failed) and ": 20 of 40 samples " in alone.reason
+    assert ends == [alone, alone]

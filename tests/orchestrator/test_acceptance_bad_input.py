@@ -7,6 +7,7 @@ field, the value and what to do; nothing half-made is left behind.
 from __future__ import annotations
 
 import json
+import re
 import socket
 import threading
 import time
@@ -238,36 +239,33 @@ def test_one_good_picture_among_bad_ones_is_enough_to_begin() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_few_bad_pictures_are_counted_and_too_many_end_the_job() -> None:
-    from jobs.data.loader import BatchLoader
-    from jobs.model.build import build_model
-    from jobs.spec import DataSpec, ModelSpec
-    from mir.errors import DataError
+    from jobs.events import Failed, Finished, Skipped
+    from jobs.place import Place
+    from jobs.run import run_job
+    from jobs.spec import JobSpec
 
     Image.new("RGB", (64, 64), "red").save("good.png")
     good = {"image": "good.png", "caption": "a red square"}
     # Apart from each other: what stands in for a bad sample is the next one.
     source = listing([*missing()[:1], *[good] * 15, *corrupt()[:1], *[good] * 15])
-    built = build_model(ModelSpec(), 0)
+    values = recipe_values()["base"]
+    values["optim"]["samples"] = 32
 
-    def loader(limit: float) -> BatchLoader:
-        spec = DataSpec(sources={"web": source}, validation=source, max_bad_fraction=limit)
-        return BatchLoader(
-            spec, seed=0, tokenizer=built.tokenizer, image_processor=built.image_processor,
-            global_batch=8, rank=0, world_size=1,
-        )  # fmt: skip
+    def events(limit: float) -> list[Any]:
+        values["data"] |= {"sources": {"web": source}, "max_bad_fraction": limit}
+        spec = JobSpec.model_validate(values)
+        return list(run_job(spec, Place(folder=Path(f"job-{limit}"))))
 
-    reading = loader(0.5)
-    for _ in range(4):
-        next(reading)
-    reading.close()
-    skipped = {(s.source, s.reason): s.count for s in reading.take_skipped()}
+    *told, last = events(0.5)
+    assert isinstance(last, Finished)
+    skipped = {(s.source, s.reason): s.count for s in told if isinstance(s, Skipped)}
     assert skipped == {("web", "image missing"): 1, ("web", "image unreadable"): 1}
-    strict = loader(0.0)
-    with pytest.raises(DataError, match=r"data\.max_bad_fraction: \d of .*captions\.jsonl:\d+"):
-        for _ in range(4):
-            next(strict)
-    strict.close()
+    *_, failed = events(0.0)
+    assert isinstance(failed, Failed) and failed.kind == "bad-data"
+    limit = r"data\.max_bad_fraction: \d of .*captions\.jsonl:\d+"
+    assert re.match(limit, failed.reason), failed.reason
 
 
 @pytest.mark.parametrize("verb", ["run", "train"])

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from mir.errors import ClusterError
 from orchestrator.eventlog import EventLog, Record, decode, encode, read_records
+from orchestrator.mend import repair_log
 
 
 @pytest.fixture
@@ -105,10 +106,32 @@ def test_a_lost_and_a_doubled_line_are_named(log):
             EventLog(log.parent)
 
 
-def test_another_version_is_refused(log, monkeypatch):
-    monkeypatch.setattr("orchestrator.eventlog.VERSION", 2)
-    with pytest.raises(ClusterError, match="its version is 1, this mirsweep reads version 2"):
-        list(read_records(log))
+def test_a_later_mirsweeps_log_is_not_called_damaged(tmp_path, monkeypatch):
+    with monkeypatch.context() as later, EventLog(tmp_path) as log:
+        log.append("note", {})
+        later.setattr("orchestrator.eventlog.VERSION", 2)
+        log.append("note", {})
+    before = log.path.read_bytes()
+    for read in (lambda: list(read_records(log.path)), lambda: repair_log(tmp_path)):
+        with pytest.raises(ClusterError) as error:
+            read()
+        assert str(error.value) == (
+            f"{log.path}: a later mirsweep wrote it (log version 2, this one reads version 1). "
+            "Upgrade mirsweep here"
+        )
+    assert log.path.read_bytes() == before
+
+
+def test_a_new_log_is_still_in_its_folder_after_a_power_cut(tmp_path, monkeypatch):
+    synced = []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(os.fstat(fd).st_ino), fsync(fd)))
+    folder = tmp_path.stat().st_ino
+    with EventLog(tmp_path):
+        assert folder in synced
+    synced.clear()
+    with EventLog(tmp_path):
+        assert folder not in synced
 
 
 def test_a_full_disk_leaves_whole_records_and_says_so(tmp_path, monkeypatch):

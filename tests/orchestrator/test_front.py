@@ -1,6 +1,7 @@
 """Several objectives: the front holds what nobody beats, and the search is told all of them."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -37,7 +38,7 @@ def test_the_front_holds_what_nobody_beats_in_everything():
     assert pareto(view) == []
     view = with_also(view, "device-hours")
     assert pareto(view) == [0, 1]
-    assert sweep_json(view, view.updated)["pareto"] == [0, 1]
+    assert sweep_json(view, view.updated, Path("study"))["pareto"] == [0, 1]
 
 
 def test_hours_are_those_of_a_full_run_and_the_gap_counts_upwards():

@@ -73,10 +73,10 @@ def test_watching_as_json_gives_a_line_for_each_state(study: Path) -> None:
     assert [json.loads(line)["trials_finished"] for line in told] == [16]
 
 
-def test_a_stream_tells_only_what_changed() -> None:
+def test_a_stream_tells_only_what_changed(tmp_path: Path) -> None:
     before, after = make_view(7, running=True), make_view(8, running=True)
     told: list[dict[str, object]] = []
-    screen = StreamView(told.append)
+    screen = StreamView(told.append, tmp_path)
     with screen:
         screen(before)
         first = len(told)
@@ -90,7 +90,7 @@ def test_a_stream_tells_only_what_changed() -> None:
         if number not in known or len(trial.scores) != len(known[number].scores)
     }
     noted = replace(after, note="paused")
-    assert [line["note"] for line in changes(after, noted)] == ["paused"]
+    assert [line["note"] for line in changes(after, noted, tmp_path)] == ["paused"]
 
 
 def test_train_tells_every_event(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,9 +9,16 @@ import threading
 import time
 
 import pytest
+from small_world import FakeJobs, FakeStudy, make_sweep
 
+from jobs.events import Step
 from mir.errors import ClusterError
+from orchestrator.control import Request, post
+from orchestrator.controller import Controller
+from orchestrator.eventlog import read_records
+from orchestrator.executors.inline import InlineExecutor
 from orchestrator.lease import HOLDER_NAME, lease
+from orchestrator.trackers.memory import MemoryTracker
 
 
 @pytest.fixture(autouse=True)
@@ -94,3 +101,61 @@ def test_who_stood_still_and_was_taken_over_must_stop(tmp_path):
                 held.check()
                 time.sleep(0.01)
     assert json.loads((tmp_path / HOLDER_NAME).read_text())["host"] == "far-away"
+
+
+@pytest.fixture
+def _still(monkeypatch):
+    """The heartbeat's thread has not come up again yet."""
+    monkeypatch.setattr("orchestrator.lease.BEAT_S", 60.0)
+
+
+@pytest.mark.usefixtures("_still")
+@pytest.mark.parametrize("left", [False, True])
+def test_who_wakes_up_looks_at_once_who_holds_the_study(tmp_path, monkeypatch, left):
+    with lease(tmp_path) as held:
+        monkeypatch.setattr("orchestrator.lease.STALE_S", 600.0)
+        elsewhere(tmp_path)
+        held.check()  # nobody can have taken it over so soon, so it does not look
+        if left:
+            (tmp_path / HOLDER_NAME).unlink()
+        monkeypatch.setattr("orchestrator.lease.STALE_S", 0.0)
+        with pytest.raises(ClusterError, match="taken this study over"):
+            held.check()
+
+
+@pytest.mark.usefixtures("_still")
+def test_who_stood_still_in_its_own_right_goes_on(tmp_path, monkeypatch):
+    with lease(tmp_path) as held:
+        monkeypatch.setattr("orchestrator.lease.STALE_S", 0.0)
+        held.check()
+
+
+class Asleep(FakeJobs):
+    """A job during which its controller's host sleeps, and another controller takes over."""
+
+    study, draining = None, False
+
+    def _events(self, number, spec, place):
+        if self.draining:
+            post(self.study, Request(verb="stop"))
+        for event in super()._events(number, spec, place):
+            if isinstance(event, Step) and (place.stop_requested() or not self.draining):
+                elsewhere(self.study)
+                self.known = [*read_records(self.study / "events.jsonl")]
+                time.sleep(0.4)
+            yield event
+
+
+@pytest.mark.usefixtures("_still")
+@pytest.mark.parametrize("draining", [False, True])
+def test_a_controller_that_was_taken_over_writes_no_more(tmp_path, monkeypatch, draining):
+    monkeypatch.setattr("orchestrator.controller.POLL_S", 0.0)
+    jobs, spec = Asleep(), make_sweep(2)
+    jobs.study, jobs.draining = tmp_path / "study", draining
+    controller = Controller(
+        spec, jobs.study, InlineExecutor(jobs), MemoryTracker(),
+        open_study=lambda *_: FakeStudy(spec),
+    )  # fmt: skip
+    with pytest.raises(ClusterError, match="taken this study over"):
+        controller.run()
+    assert [*read_records(jobs.study / "events.jsonl")] == jobs.known

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import time
 from contextlib import suppress
@@ -13,16 +14,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from killed_process import run_and_kill
-from small_world import SAMPLES, FakeJobs, FakeStudy, Fuse, Fused, Killed, lost, make_sweep
+from small_world import (
+    SAMPLES,
+    FakeJobs,
+    FakeStudy,
+    Fuse,
+    Fused,
+    Killed,
+    lost,
+    make_sweep,
+    save,
+)
 
-from jobs.events import Failed, Scored
+from jobs.events import Failed, Finished, Scored, Started, Step, Stopped
 from orchestrator.controller import Controller
 from orchestrator.eventlog import EventLog, read_records
 from orchestrator.executors.inline import InlineExecutor
 from orchestrator.fold import load_view
 from orchestrator.state import TrialState
 from orchestrator.trackers.memory import MemoryTracker
-from sweeps.spec import BudgetSpec, ResourceSpec
+from sweeps.spec import BudgetSpec, ResourceSpec, StopSpec
 from sweeps.study import Study
 
 TOLD = {
@@ -277,3 +288,51 @@ def test_a_process_killed_with_kill_9_goes_on_by_the_same_command(tmp_path):
     assert sorted(endings) == [0, 1, 2, 3, 4]
     complete = [t for t in view.trials.values() if t.state is TrialState.COMPLETE]
     assert all(trial.samples == SAMPLES for trial in complete)
+
+
+class Exploding(FakeJobs):
+    """A job whose training loss explodes right after its second checkpoint, and dies once."""
+
+    dies_at: int | None = None
+
+    def _events(self, number, spec, place):
+        checkpoint = place.folder / "checkpoint.json"
+        begin = json.loads(checkpoint.read_text()) if checkpoint.exists() else 0
+        yield Started(ranks=1, device="cpu", trainable={}, resumed_samples=begin)
+        for samples in range(begin + 1, SAMPLES + 1):
+            loss = 2.0 - samples / 20 if samples <= 32 else 3.0
+            yield Step(
+                samples=samples, loss=loss, learning_rate=1, grad_norm=1, samples_per_second=1
+            )
+            if samples == self.dies_at:
+                self.dies_at = None
+                raise Killed
+            if samples % 16 == 0:
+                yield save(samples, checkpoint)
+            if place.stop_requested():
+                yield Stopped(samples=samples, reason=place.stop_requested())
+                return
+        yield Finished(samples=SAMPLES, seconds=1.0)
+
+
+def exploding(root, dies_at=None):
+    """What becomes of its only trial, with a controller that dies there and is begun again."""
+    world = World(root, trials=1)
+    stop = StopSpec(rules=("divergence",), min_samples=8, infeasible_patience=0)
+    world.spec = world.spec.model_copy(update={"stop": stop})
+    world.study = FakeStudy(world.spec)
+    world.jobs = Exploding()
+    world.jobs.dies_at = dies_at
+    with suppress(Killed):
+        world.run()
+    return world.run().trials[0]
+
+
+def test_a_loss_that_explodes_across_a_restart_ends_its_trial_at_the_same_step(tmp_path):
+    plain = exploding(tmp_path / "plain")
+    assert plain.state is TrialState.PRUNED and "training loss" in plain.reason
+    for dies_at in (3, 12, 17, 33, 36, plain.verdict_samples - 1):
+        trial = exploding(tmp_path / str(dies_at), dies_at)
+        assert (trial.state, trial.reason, trial.verdict_samples) == (
+            plain.state, plain.reason, plain.verdict_samples,
+        )  # fmt: skip

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -13,11 +16,13 @@ from typer.testing import CliRunner
 from mir.errors import ClusterError
 from orchestrator.cli import app
 from orchestrator.controller import Controller
+from orchestrator.eventlog import read_records
 from orchestrator.executors.inline import InlineExecutor
-from orchestrator.retention import GIB, Stored, all_stored, removals
+from orchestrator.retention import GIB, Stored, all_stored, over_quota, removals, remove
+from orchestrator.signals import Interrupt
 from orchestrator.state import SweepView, TrialState, TrialView
 from orchestrator.trackers.memory import MemoryTracker
-from sweeps.spec import RetentionSpec
+from sweeps.spec import RetentionSpec, StopSpec
 
 PRUNED, COMPLETE, FAILED = TrialState.PRUNED, TrialState.COMPLETE, TrialState.FAILED
 RUNNING, PAUSED = TrialState.RUNNING, TrialState.PAUSED
@@ -78,6 +83,12 @@ def test_the_quota_takes_the_least_missed_first():
     left = {(1, "016"), (1, "032"), (3, "032")}
     everything = {(n, s) for n in range(4) for s in ("016", "032")}
     assert set(going(SweepView(spec=tight, trials=sweep.trials), found)) == everything - left
+
+
+def test_the_quota_never_takes_a_save_that_is_being_written():
+    sweep = view((RUNNING, 2.0, True), quota_gib=0.5)
+    found = [stored(0, 16, GIB), stored(0, 32, GIB), stored(0, 48, GIB, leftover=True)]
+    assert going(sweep, found) == [(0, "016")]
 
 
 STATES = st.sampled_from([PRUNED, COMPLETE, FAILED, RUNNING, PAUSED])
@@ -152,6 +163,52 @@ def test_a_quota_that_one_trial_exceeds_stops_the_sweep_with_the_numbers(tmp_pat
     quota = RetentionSpec(quota_gib=500 / GIB)
     with pytest.raises(ClusterError, match=r"raise retention\.quota_gib"):
         run(tmp_path / "study", make_sweep(4).model_copy(update={"retention": quota}))
+
+
+class Slow:
+    """Taking the second trial's last checkpoint away lasts until Ctrl-C, which comes meanwhile, is
+    heard. The controller waits for it: the quota was full when that trial ended."""
+
+    def __init__(self, folder, patch):
+        self.log, self.full, self.heard = folder / "events.jsonl", threading.Event(), None
+        self.interrupt = Interrupt()
+        self.jobs = Saving()
+        patch.setattr("orchestrator.controller.listening", lambda: nullcontext(self.interrupt))
+        patch.setattr("orchestrator.keeper.remove", self.remove)
+        patch.setattr("orchestrator.keeper.over_quota", self.over_quota)
+
+    def over_quota(self, spec, size):
+        full = over_quota(spec, size)
+        if full is not None:
+            self.full.set()
+        return full
+
+    def __call__(self, spec, place):
+        for event in self.jobs(spec, place):
+            if event.event == "finished" and place.folder.name == "0001":
+                assert self.full.wait(20.0)
+            yield event
+
+    def remove(self, stored):
+        if stored.trial == 1 and stored.path.name.endswith("64"):
+            self.interrupt.name = "SIGINT"
+            deadline = time.monotonic() + 5.0
+            while not self.heard and time.monotonic() < deadline:
+                self.heard = any("SIGINT" in str(r.data) for r in read_records(self.log))
+                time.sleep(0.01)
+        remove(stored)
+
+
+def test_ctrl_c_is_heard_while_a_checkpoint_that_goes_is_waited_for(tmp_path, monkeypatch):
+    quota = RetentionSpec(quota_gib=4500 / GIB)  # a whole trial's, and not one checkpoint more
+    spec = make_sweep(3, stop=StopSpec(rule="none")).model_copy(update={"retention": quota})
+    slow = Slow(tmp_path / "study", monkeypatch)
+    executor = InlineExecutor(slow, nodes=((1.0, 0.0),))
+    study = FakeStudy(spec, rates=[1e-2, 9e-2])
+    Controller(
+        spec, tmp_path / "study", executor, MemoryTracker(), open_study=lambda *_: study
+    ).run()
+    assert slow.heard
 
 
 def test_gc_says_what_would_go_and_then_removes_it(tmp_path):

@@ -252,7 +252,7 @@ def test_a_job_that_its_executor_cannot_place_is_queued_with_the_reason_and_cost
     trial = waiting.trials[0]
     assert (trial.state, trial.launched) == (TrialState.QUEUED, None)
     assert ending(trial) == "waiting: needs 1 CPUs on one node, 0 free"
-    assert trial_json(trial)["waiting"] == "needs 1 CPUs on one node, 0 free"
+    assert trial_json(trial, tmp_path)["waiting"] == "needs 1 CPUs on one node, 0 free"
     assert "trial 0 waiting: needs 1 CPUs on one node, 0 free" in list(news(None, waiting))
     placed = next(
         r for r in read_records(tmp_path / "study" / "events.jsonl") if r.kind == "placed"
