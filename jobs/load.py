@@ -93,7 +93,8 @@ def _go_on_from(checkpoint: Checkpoint, job: JobSpec, model: nn.Module) -> None:
     given = {plain_name(n): value for n, value in weights.items() if MARK not in n}
     odd = [n for n in updated_weights(weights) if n not in own]
     odd += [n for n, value in given.items() if n not in own or own[n].shape != value.shape]
-    whole = {part_of(n) for n in given} - checkpoint.frozen.keys()  # all of these had learnt
+    held = {part for part, frozen in checkpoint.frozen.items() if frozen.parameters}
+    whole = {part_of(n) for n in given} - held  # all of these had learnt
     parameters = {plain_name(n) for n, _ in model.named_parameters() if MARK not in n}
     odd += [n for n in parameters - given.keys() if part_of(n) in whole]
     if odd:

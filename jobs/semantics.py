@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-SEMANTICS = 2
+SEMANTICS = 3
 """Counted up by every change after which a job would end with other numbers: the order of the data,
 what decays and at which rate what learns, norms of the projector, the random draws. Not for other
 last bits, as of another kernel or number of ranks.
@@ -11,6 +11,7 @@ last bits, as of another kernel or number of ranks.
 1: the first that checkpoints and MLflow (tag `mirsweep.semantics`) name.
 2: `data.group_by_length` sees a source without repeats until its epoch ends: where an epoch begins
    within a window its samples come in another order; without grouping as under 1.
+3: entries of LLaVA's lists that have no picture are no samples.
 """
 
 

@@ -11,6 +11,7 @@ from jobs.data.build import open_source
 from jobs.data.caps import capped_weights
 from jobs.data.errors import too_many_bad
 from jobs.data.lengths import caption_measure
+from jobs.data.listing import ListingSource
 from jobs.data.repeats import elsewhere, overlap, repeated
 from jobs.data.sample import Source
 from jobs.data.survey import Survey, survey
@@ -35,6 +36,7 @@ class SourceFacts:
 
     where: the choice of the space that reads it, which ends its name too; empty in the base.
     reads: how many samples that job would read from it. bad: count and examples by reason.
+    without_picture: entries of its list that have none, left out of the samples.
     widths, heights, lengths: smallest, 5 %, median, 95 %, largest. cut: captions longer than
     data.max_caption_tokens (counted where the unit is tokens).
     elsewhere: pictures that other training sources of a job with it have too. in_training:
@@ -47,6 +49,7 @@ class SourceFacts:
     samples: int = 0
     read: int = 0
     reads: float = 0.0
+    without_picture: int = 0
     error: str = ""
     bad: Mapping[str, tuple[int, tuple[str, ...]]] = field(default_factory=dict)
     widths: tuple[int, ...] = ()
@@ -282,6 +285,7 @@ def _surveyed(
     return replace(
         facts,
         samples=found.size,
+        without_picture=one.source.without_picture if isinstance(one.source, ListingSource) else 0,
         read=found.read,
         bad={reason: (bad.count, tuple(bad.examples)) for reason, bad in found.bad.items()},
         widths=spread(found.widths),

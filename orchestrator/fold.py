@@ -42,7 +42,7 @@ from jobs.spec import Frozen, JobSpec
 from jobs.spec.base import first_mistake
 from mir.errors import DataError
 from orchestrator.eventlog import LOG_NAME, Record, read_records
-from orchestrator.state import StepPoint, SweepView, TrialState, TrialView
+from orchestrator.state import StepPoint, SweepView, TrialState, TrialView, skips_after
 from sweeps.course import Mark
 from sweeps.decision import Verdict
 from sweeps.spec import BudgetSpec, SweepSpec
@@ -354,7 +354,7 @@ def _heard(trial: TrialView, event: Event) -> TrialView:
                 counted=trial.counted[:kept],
                 feasible=trial.counted[kept - 1] if kept else None,
                 violation=trial.violation if kept == len(trial.scores) else "",
-                skips=tuple(skip for skip in trial.skips if samples and skip.samples <= samples),
+                skips=skips_after(trial.skips, event),
             )
         case Step():
             point = StepPoint(
@@ -365,7 +365,7 @@ def _heard(trial: TrialView, event: Event) -> TrialView:
             samples = max(trial.samples, event.samples)  # it is told when it is on the disk
             return replace(trial, samples=samples, checkpoint=event.path)
         case Skipped():
-            return replace(trial, skips=(*trial.skips, event))
+            return replace(trial, skips=skips_after(trial.skips, event))
         case _:
             return trial
 

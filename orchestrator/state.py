@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from jobs.events import Scored, Skipped
+from jobs.events import Event, Scored, Skipped, Started
 from jobs.spec import JobSpec
 from sweeps.axes import Raw
 from sweeps.course import Mark
@@ -134,6 +134,20 @@ class TrialView:
     def whole(self) -> TrialView:
         """The trial with everything in memory; see `orchestrator/shelf.py` for those without."""
         return self
+
+
+def skips_after(skips: tuple[Skipped, ...], event: Event) -> tuple[Skipped, ...]:
+    """What a trial skipped, in order, after one more event.
+
+    A resumed job tells again what was told after the checkpoint it began with.
+    """
+    match event:
+        case Started(resumed_samples=samples):
+            return tuple(skip for skip in skips if samples and skip.samples <= samples)
+        case Skipped():
+            return (*skips, event)
+        case _:
+            return skips
 
 
 @dataclass(frozen=True, kw_only=True)

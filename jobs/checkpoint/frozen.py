@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING
 
 from jobs.model.names import MARK, plain_name, wrapped_name
@@ -14,6 +15,8 @@ from mir.errors import DataError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+_LOADED = ("vision.", "language.")
+_FIELDS = {"digest": "weights", "buffers": "buffers"}
 _STRIPES = 64
 _WORDS = {1: "int8", 2: "int16", 4: "int32", 8: "int64"}
 
@@ -24,19 +27,23 @@ class FrozenPart:
 
     source: where the weights came from. parameters: how many of them were frozen.
     digest: sixteen hexadecimal digits over names, shapes and values (see `digest_of`).
+    buffers: the same over what was loaded beside parameters, such as statistics of batch norms,
+        which never learn; None where there was none, and in checkpoints that do not know of it.
     """
 
     source: str
     parameters: int
     digest: str
+    buffers: str | None = None
 
 
 def frozen_parts(model: nn.Module, spec: JobSpec) -> dict[str, FrozenPart]:
-    """The frozen weights of every part that has any, by the part's name.
+    """The frozen weights and buffers of every part that has any, by the part's name.
 
     model: as it was built and started from, before an engine splits it over ranks.
     """
-    return _parts(((n, p) for n, p in model.named_parameters() if not p.requires_grad), spec)
+    frozen = {n: p for n, p in model.named_parameters() if not p.requires_grad}
+    return _parts(frozen, _buffers(model), spec)
 
 
 def frozen_beside(
@@ -45,38 +52,57 @@ def frozen_beside(
     """What `frozen_parts` gave in the job `spec`, which trained the parameters `trained`, if
     `model` holds its frozen weights, whatever learns in `model`.
     """
-    plain = {plain_name(n): p for n, p in model.named_parameters() if MARK not in n}
-    named = {wrapped_name(name, trained): p for name, p in plain.items()}
-    return _parts(((n, p) for n, p in named.items() if n not in trained), spec)
+    parameters, buffers = (
+        {wrapped_name(plain_name(n), trained): t for n, t in named.items() if MARK not in n}
+        for named in (dict(model.named_parameters()), _buffers(model))
+    )
+    return _parts({n: p for n, p in parameters.items() if n not in trained}, buffers, spec)
 
 
-def _parts(frozen: Iterable[tuple[str, Tensor]], spec: JobSpec) -> dict[str, FrozenPart]:
-    by_part: dict[str, list[tuple[str, Tensor]]] = {}
-    for name, parameter in frozen:
-        part, _, within = name.partition(".")
-        by_part.setdefault(part, []).append((within, parameter))
+def _buffers(model: nn.Module) -> dict[str, Tensor]:
+    """What a part from elsewhere keeps beside parameters. What is computed as a model is built,
+    like the length of its words, differs in its last bits between machines."""
+    own = dict(model.named_buffers())
+    return {n: own[n] for n in model.state_dict() if n in own and n.startswith(_LOADED)}
+
+
+def _parts(
+    frozen: Mapping[str, Tensor], buffers: Mapping[str, Tensor], spec: JobSpec
+) -> dict[str, FrozenPart]:
+    weights, beside = _by_part(frozen), _by_part(buffers)
     return {
         part: FrozenPart(
             source=_source(part, spec),
-            parameters=sum(p.numel() for _, p in named),
-            digest=digest_of(named),
+            parameters=sum(p.numel() for p in weights.get(part, {}).values()),
+            digest=digest_of(weights.get(part, {}).items()),
+            buffers=digest_of(beside[part].items()) if part in beside else None,
         )
-        for part, named in by_part.items()
+        for part in weights | beside
     }
+
+
+def _by_part(named: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Tensors by part, and by their names within it."""
+    found: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in named.items():
+        part, _, within = name.partition(".")
+        found.setdefault(part, {})[within] = tensor
+    return found
 
 
 def require_same_frozen(
     where: str, then: Mapping[str, FrozenPart], now: Mapping[str, FrozenPart]
 ) -> None:
     """Raise DataError if a frozen part is not what it was when the checkpoint `where` was made."""
-    for part, before in then.items():
+    for (part, before), (field, what) in product(then.items(), _FIELDS.items()):
         after = now.get(part)
-        if after is None or after.digest != before.digest:
-            found = "has none" if after is None else f"gives {after.digest} from {after.source}"
+        was, found = getattr(before, field), after and getattr(after, field)
+        if was not in (None, found):
+            gives = f"gives {found} from {after.source}" if after and found else "has none"
             raise DataError(
-                f"{where}: was trained on frozen {part} weights of {before.source} with digest "
-                f"{before.digest}, the model now {found}: bring those weights back, or start anew "
-                "in another folder"
+                f"{where}: was trained on frozen {part} {what} of {before.source} with digest "
+                f"{was}, the model now {gives}: bring those {what} back, or start anew in another "
+                "folder"
             )
 
 

@@ -34,11 +34,15 @@ class BadEntryError(DataError):
 
 @dataclass
 class Index:
-    """Where each entry lies in the file. numbers: what messages call it, e.g. its line."""
+    """Where each entry lies in the file. numbers: what messages call it, e.g. its line.
+
+    without_picture: entries that have none and were left out.
+    """
 
     starts: array[int] = field(default_factory=lambda: array("Q"))
     sizes: array[int] = field(default_factory=lambda: array("I"))
     numbers: array[int] = field(default_factory=lambda: array("Q"))
+    without_picture: int = 0
     usable: bool = False
     first_bad: BadEntryError | None = None
 
@@ -81,6 +85,11 @@ class ListingSource:
 
     def __len__(self) -> int:
         return len(self._index.starts)
+
+    @property
+    def without_picture(self) -> int:
+        """Entries of the list that have no picture and are no samples."""
+        return self._index.without_picture
 
     def __getitem__(self, index: int) -> Sample:
         """Raises BadSample for a picture or caption that cannot be used."""

@@ -1,14 +1,15 @@
 """LLaVA's JSON list with an image folder.
 
 The caption is the first answer of the conversation; or, with turns 'all', every question is read
-and every answer learnt.
+and every answer learnt. Conversations of text alone, which LLaVA's mixes for fine-tuning have, are
+no samples: entries without the field `image` are left out and counted.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, BinaryIO
 
@@ -16,6 +17,7 @@ from jobs.data import listing
 from jobs.data.errors import BadSample
 from jobs.data.listing import (
     MAX_CAPTION,
+    BadEntryError,
     Extract,
     Index,
     ListingSource,
@@ -38,7 +40,8 @@ _EXAMPLE = '{"image": ..., "conversations": [...]}'
 def open_llava(spec: SourceSpec, field: str) -> Source:
     """Walk through the list once. Entries that cannot be used stay in, as bad samples.
 
-    Raises ConfigError, and DataError where the file is no JSON list or none of it is usable.
+    Raises ConfigError, and DataError where the file is no JSON list or none of it is usable, be it
+    for want of pictures.
     """
     assert spec.path is not None
     extract: Extract = _first_answer
@@ -93,6 +96,14 @@ def _said(entry: dict[str, Any]) -> Iterator[tuple[object, object]]:
             yield turn.get("from"), turn.get("value")
 
 
+def _passes(check: Callable[[], object]) -> bool:
+    try:
+        check()
+    except BadEntryError:
+        return False
+    return True
+
+
 class _Scanner:
     """Finds where each entry of a long list begins and ends, holding one stretch of it at a time.
 
@@ -109,7 +120,7 @@ class _Scanner:
         self._ended = False
 
     def index(self) -> Index:
-        """Places of all entries."""
+        """Places of all entries that have a picture, or are broken."""
         found = Index()
         self._read(_CHUNK)
         if self._text.startswith(_BOM.decode("latin-1")):
@@ -124,20 +135,28 @@ class _Scanner:
                 pass
         if self._peek() != "":
             raise DataError(f"{self._path}: not JSON (more follows after the list's end)")
+        if found.without_picture and not found.starts:
+            raise DataError(
+                f"{self._path}: none of its {found.without_picture} entries has the field 'image': "
+                f"write {_EXAMPLE}"
+            )
         return found.checked()
 
     def _entry(self, found: Index) -> bool:
         """Note the next entry; whether another follows it."""
-        number = len(found.starts)
+        number = len(found.starts) + found.without_picture
         where = f"{self._path}: entry {number}"
         self._peek()
-        _, size = self._value(where)
+        value, size = self._value(where)
 
         def check() -> None:
             data = self._text[self._at : self._at + size].encode("latin-1")
             parse_entry(data, where, _EXAMPLE)
 
-        found.add(self._base + self._at, size, number, check)
+        if isinstance(value, dict) and "image" not in value and _passes(check):
+            found.without_picture += 1
+        else:
+            found.add(self._base + self._at, size, number, check)
         self._at += size
         follows = self._peek()
         if follows not in (",", "]") or follows == "":

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,6 +18,7 @@ from jobs.data.build import open_source
 from jobs.data.caps import capped_weights
 from jobs.data.errors import MIN_READS, BadSample
 from jobs.data.grouping import LengthGroups, Order
+from jobs.data.listing import ListingSource
 from jobs.data.sample import Sample, Source
 from jobs.data.stream import MixtureStream
 from jobs.events import Skipped
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from jobs.features.cache import FeatureCache
 
 READ_AHEAD = 4  # batches
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -88,6 +91,8 @@ class BatchLoader(Iterator[Batch]):
             for name, source in spec.sources.items()
             if spec.weights[name] > 0
         }
+        if rank == 0:
+            _tell_left_out(self._sources)
         # A copy of its own: a fast tokenizer keeps settings between calls and is not thread-safe.
         self._tokenizer = copy.deepcopy(tokenizer)
         self._tokenizing = threading.Lock()
@@ -220,3 +225,10 @@ class BatchLoader(Iterator[Batch]):
             f"data.sources.{name}: none of {which} can be used "
             f"(the last: {read.last_bad}): check its pictures and captions"
         )
+
+
+def _tell_left_out(sources: Mapping[str, Source]) -> None:
+    for name, source in sources.items():
+        if isinstance(source, ListingSource) and source.without_picture:
+            text = "data.sources.%s: %d entries have no picture and are left out"
+            _log.warning(text, name, source.without_picture)

@@ -6,12 +6,14 @@ Metric steps are samples seen, so that trials of different batch sizes can be la
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jobs.events import Checkpointed, Event, Scored, Skipped, Started, Step
 from jobs.spec import JobSpec
 
 TAG_LENGTH = 4000
+SKIPPED = "skipped/"
 STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
 
 
@@ -54,8 +56,8 @@ def trial_tags(trial: int, spec: JobSpec) -> dict[str, str]:
     }
 
 
-def points(trial: int, event: Event, at: float) -> list[Point]:
-    """The metrics of an event."""
+def points(trial: int, event: Event, at: float, skips: Sequence[Skipped]) -> list[Point]:
+    """The metrics of an event. skips: all of the trial up to the event, which are added up."""
     match event:
         case Step():
             fields = ("loss", "learning_rate", "grad_norm", "samples_per_second", "loader_wait")
@@ -74,7 +76,9 @@ def points(trial: int, event: Event, at: float) -> list[Point]:
                 "scoring_share": event.share,
             }
         case Skipped():
-            values = {_plain(f"skipped/{event.source}/{event.reason}"): float(event.count)}
+            alike = (s for s in skips if (s.source, s.reason) == (event.source, event.reason))
+            total = sum(skip.count for skip in alike)
+            values = {_plain(f"{SKIPPED}{event.source}/{event.reason}"): total}
         case _:
             return []
     step = getattr(event, "samples", 0)

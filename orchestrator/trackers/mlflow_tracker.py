@@ -16,12 +16,14 @@ from typing import Any
 
 import yaml
 
-from jobs.events import Event, Scored
+from jobs.events import Event, Scored, Skipped
 from jobs.spec import JobSpec
 from mir.errors import UnreachableError
 from orchestrator.code_version import code_version
+from orchestrator.state import skips_after
 from orchestrator.trackers.background import Background, TryLaterError
 from orchestrator.trackers.entries import (
+    SKIPPED,
     STATUS,
     Point,
     end_tags,
@@ -60,8 +62,9 @@ class MlflowTracker:
         self._children: dict[int, str] = {}
         self._ended: frozenset[int] = frozenset()
         self._asked_for: set[int] = set()
-        # Steps that the store had of a metric when its trial's run was taken up again.
-        self._stored: dict[int, dict[str, frozenset[int]]] = {}
+        # Values by step that the store had of a metric when its trial's run was taken up again.
+        self._stored: dict[int, dict[str, dict[int, float]]] = {}
+        self._skips: dict[int, tuple[Skipped, ...]] = {}
 
     def open_sweep(self, spec: SweepSpec, folder: Path) -> None:
         """Begin or continue the parent run. Raises UnreachableError without a store."""
@@ -173,7 +176,8 @@ class MlflowTracker:
     def record(self, trial: int, event: Event, at: float) -> None:
         """Keep an event: metrics in batches, tags, and for a score its layers as an artefact."""
         background = self._opened()
-        for point in points(trial, event, at):
+        skips = self._skips[trial] = skips_after(self._skips.get(trial, ()), event)
+        for point in points(trial, event, at, skips):
             background.add(point)
         tags = event_tags(event)
         if tags:
@@ -223,21 +227,28 @@ class MlflowTracker:
     def _log_points(self, trial: int, mine: Sequence[Point]) -> None:
         from mlflow.entities import Metric
 
-        new = [p for p in mine if p.step not in self._steps_stored(trial, p.name)]
+        new = [p for p in mine if not self._is_stored(p)]
         metrics = [Metric(p.name, p.value, round(p.at * 1000), p.step) for p in new]
         for start in range(0, len(metrics), BATCH_LIMIT):
             part = metrics[start : start + BATCH_LIMIT]
             self._client.log_batch(self._children[trial], metrics=part)
 
-    def _steps_stored(self, trial: int, name: str) -> frozenset[int]:
-        """A job that resumed goes through steps again; MLflow would draw each of them twice."""
-        known = self._stored.get(trial)
+    def _is_stored(self, point: Point) -> bool:
+        """A job that resumed goes through steps again; MLflow would draw each of them twice.
+
+        Only what was skipped is told twice at a step where more of it was met since.
+        """
+        known = self._stored.get(point.trial)
         if known is None:
-            return frozenset()
-        if name not in known:
-            history = self._client.get_metric_history(self._children[trial], name)
-            known[name] = frozenset(metric.step for metric in history)
-        return known[name]
+            return False
+        if point.name not in known:
+            history = self._client.get_metric_history(self._children[point.trial], point.name)
+            by_value = sorted(history, key=lambda metric: metric.value)
+            known[point.name] = {metric.step: metric.value for metric in by_value}
+        had = known[point.name].get(point.step)
+        if had is None:
+            return False
+        return point.value <= had or not point.name.startswith(SKIPPED)
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until all is stored; False if the store does not take it in time."""

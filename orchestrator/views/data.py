@@ -26,6 +26,7 @@ def sections(facts: DataFacts) -> list[tuple[str, list[str]]]:
     """What was found beside the numbers; sections without a finding are left out."""
     found = (
         ("cannot be used", [row for source in facts.sources for row in _bad(source, facts)]),
+        ("left out", [row for source in facts.sources for row in _left_out(source)]),
         ("stands several times", [row for source in facts.sources for row in _repeats(source)]),
         (
             "in training and in validation",
@@ -100,6 +101,11 @@ def _bad(source: SourceFacts, facts: DataFacts) -> list[str]:
     if limit is not None:
         rows.append(f"{source.name}: ends a job in which it weighs more than {limit:.2g}")
     return rows
+
+
+def _left_out(source: SourceFacts) -> list[str]:
+    entries = source.without_picture
+    return [f"{source.name}: {count(entries)} entries have no picture"] if entries else []
 
 
 def _repeats(source: SourceFacts) -> list[str]:

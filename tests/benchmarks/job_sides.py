@@ -1,10 +1,17 @@
-"""The sides of the comparison in bench_jobs: each takes steps and says how long they took."""
+"""The sides of the comparison in bench_jobs: each takes steps and says how long they took.
+
+A step begins where the one before it ended. So it counts what a side needs to get its batch, which
+all get from torch's loader, rows joined in this process: the Trainer fetches a batch, and moves it
+to its device, before it says that a step begins.
+"""
 
 from __future__ import annotations
 
 import copy
+import itertools
 import tempfile
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -29,6 +36,22 @@ def clock(device: torch.device) -> float:
     return time.thread_time()
 
 
+def timed(
+    batches: list[Batch], device: torch.device, step: Callable[[Batch], object]
+) -> list[float]:
+    """Seconds of each step, its batch fetched as the Trainer fetches it."""
+    seconds, began = [], clock(device)
+    loader = torch.utils.data.DataLoader(
+        _Rows(batches), len(batches[0]), collate_fn=_joined, pin_memory=device.type == "cuda"
+    )
+    for columns in loader:
+        step(Batch(**columns))
+        ended = clock(device)
+        seconds.append(ended - began)
+        began = ended
+    return seconds
+
+
 class Plain:
     """The loop that one would write in an afternoon: torch's AdamW, clipping, nothing else."""
 
@@ -50,10 +73,9 @@ class Plain:
 
     def steps(self, batches: list[Batch]) -> list[float]:
         """Seconds of each step."""
-        return [self._timed(batch) for batch in batches]
+        return timed(batches, self._device, self._step)
 
-    def _timed(self, batch: Batch) -> float:
-        began = clock(self._device)
+    def _step(self, batch: Batch) -> None:
         self._model.train()
         loss = self._model(batch.to(self._device))
         loss.backward()
@@ -69,7 +91,6 @@ class Plain:
         for parameter in {*self._learns, *self._masters}:
             parameter.grad = None
         float(loss.detach())
-        return clock(self._device) - began
 
 
 class Ours:
@@ -80,13 +101,11 @@ class Ours:
 
     def steps(self, batches: list[Batch]) -> list[float]:
         """Seconds of each step."""
-        seconds = []
-        for batch in batches:
-            began = clock(self._device)
-            self.engine.step(batch, self._done)
-            seconds.append(clock(self._device) - began)
-            self._done += 1
-        return seconds
+        return timed(batches, self._device, self._step)
+
+    def _step(self, batch: Batch) -> None:
+        self.engine.step(batch, self._done)
+        self._done += 1
 
 
 class Kept(Ours):
@@ -102,7 +121,7 @@ class Kept(Ours):
             for batch in batches:
                 here = batch.to(self._device)
                 kept = {**vars(here), "pixel_values": self._model.encode(here.pixel_values)}
-                self._features.append(Batch(**kept))
+                self._features.append(Batch(**kept).to("cpu"))
         return super().steps(self._features)
 
 
@@ -166,15 +185,15 @@ class Peer:
         """
         import transformers
 
-        seconds: list[float] = []
+        ends: list[float] = []
         device = self._device
 
         class Clock(transformers.TrainerCallback):
-            def on_step_begin(self, *_: Any, **__: Any) -> None:
-                seconds.append(-clock(device))
+            def on_epoch_begin(self, *_: Any, **__: Any) -> None:
+                ends.append(clock(device))
 
             def on_step_end(self, *_: Any, **__: Any) -> None:
-                seconds[-1] += clock(device)
+                ends.append(clock(device))
 
         with tempfile.TemporaryDirectory() as folder:
             arguments = transformers.TrainingArguments(
@@ -185,13 +204,15 @@ class Peer:
                 weight_decay=0.0, max_grad_norm=self._spec.optim.gradient_clip,
                 bf16=self._spec.deepspeed.precision == "bf16", dataloader_num_workers=0,
                 use_cpu=device.type == "cpu", optim="adamw_torch",
+                train_sampling_strategy="sequential",
             )  # fmt: skip
             trainer = transformers.Trainer(
                 model=copy.deepcopy(self._model), args=arguments, data_collator=_joined,
-                train_dataset=_Rows([b.to("cpu") for b in batches]), callbacks=[Clock()],
+                # One more than it trains on, since it fetches a step ahead: each step fetches one.
+                train_dataset=_Rows([*batches, batches[0]]), callbacks=[Clock()],
             )  # fmt: skip
             trainer.train()
-        return seconds
+        return [ended - began for began, ended in itertools.pairwise(ends)]
 
 
 class PeerLlava(Peer):

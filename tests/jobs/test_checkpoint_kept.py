@@ -1,6 +1,7 @@
 """Which checkpoints stay, what they say of frozen parts, and writing beside the training."""
 
 import errno
+import json
 import os
 import signal
 import sys
@@ -9,6 +10,7 @@ import time
 
 import pytest
 import torch
+from model_zoo import RESNET
 from tiny_job import events_of, make_world, spec_of
 
 from jobs.checkpoint import Progress, frozen_parts, newest, require_same_frozen, save
@@ -16,7 +18,7 @@ from jobs.checkpoint.frozen import digest_of
 from jobs.checkpoint.policy import kept
 from jobs.checkpoint.writer import Writer
 from jobs.events import Checkpointed, Failed, Scored
-from jobs.load import load_checkpoint
+from jobs.load import build_job, load_checkpoint
 from jobs.model.build import build_model
 from jobs.spec import CheckpointSpec, JobSpec
 from mir.errors import DataError
@@ -96,6 +98,47 @@ def test_frozen_parts_are_named_by_source_and_checked_on_resuming(tmp_path):
     (last,) = events_of(more, tmp_path / "run")
     assert isinstance(last, Failed)
     assert (last.kind, last.detail) == ("bad-data", "")
+
+
+@pytest.mark.parametrize("trainable", ["projector", {"vision_from": "all", "projector": True}])
+def test_statistics_of_batch_norms_are_frozen_and_checked(tmp_path, trainable):
+    base = make_world(tmp_path)
+    encoder = make_resnet(tmp_path / "resnet")
+    base["model"] |= {
+        "vision": str(tmp_path / "resnet"), "select_layer": -1, "trainable": trainable,
+    }  # fmt: skip
+    spec = spec_of(base, optim={"samples": 8})
+    events_of(spec, tmp_path / "run")
+    found = newest(tmp_path / "run" / "checkpoints", spec)
+    assert found.frozen == frozen_parts(build_model(spec.model, 0).model, spec)
+    assert bool(found.frozen["vision"].parameters) == (trainable == "projector")
+    assert found.frozen["language"].buffers is None
+    load_checkpoint(found.path)
+    tune = spec_of(base, start=str(found.path))
+    build_job(tune)
+    encoder.embedder.embedder.normalization.running_mean += 1
+    encoder.save_pretrained(tmp_path / "resnet")
+    for opened in (lambda: load_checkpoint(found.path), lambda: build_job(tune)):
+        with pytest.raises(DataError, match=r"frozen vision buffers of .*resnet with digest"):
+            opened()
+    (last,) = events_of(spec_of(base, optim={"samples": 8}), tmp_path / "run")
+    assert isinstance(last, Failed)
+    assert last.kind == "bad-data"
+    # One of before buffers were looked at.
+    state = json.loads((found.path / "state.json").read_text())
+    for part in state["frozen"].values():
+        del part["buffers"]
+    (found.path / "state.json").write_text(json.dumps(state))
+    load_checkpoint(found.path)
+
+
+def make_resnet(folder):
+    from transformers import ResNetConfig, ResNetModel, ViTImageProcessorPil
+
+    encoder = ResNetModel(ResNetConfig(**RESNET))
+    encoder.save_pretrained(folder)
+    ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
+    return encoder
 
 
 def make_language_anew(folder):

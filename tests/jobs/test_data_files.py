@@ -141,9 +141,9 @@ def test_llava_takes_the_first_answer(tmp_path):
     (tmp_path / "l.json").write_text(json.dumps(entries), encoding="utf-8")
     source = open_source(SourceSpec(kind="llava", path=str(tmp_path / "l.json")))
     assert source[0].caption == "A dog."
-    reasons = ("no image path", "not a string", "not a string", "entry is not an object")
+    reasons = ("not a string", "not a string", "entry is not an object")
     for index, reason in enumerate(reasons, start=1):
-        with pytest.raises(BadSample, match=rf"l\.json\[{index}\]: .*{reason}"):
+        with pytest.raises(BadSample, match=rf"l\.json\[{index + 1}\]: .*{reason}"):
             source[index]
 
 
@@ -153,6 +153,7 @@ def test_llava_takes_the_first_answer(tmp_path):
         ('{"image": 1}', "dict instead of a list"),
         ("[1]", "entry 0: int instead"),
         ("[", "not JSON"),
+        ('[{"id": 1}, {}]', "none of its 2 entries has the field 'image': write"),
     ],
 )
 def test_a_broken_llava_file_is_refused(tmp_path, content, message):

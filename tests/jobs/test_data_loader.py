@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import Counter
 
@@ -264,3 +265,23 @@ def test_padding_falls_back_to_the_end_token_of_tokenizers_without_one():
     batch = collate([sample("a"), sample("abc")], tokenizer, Colours(), max_tokens=9)
     assert batch.caption_ids[0].tolist() == [97, 1, 1, 1]
     assert batch.caption_mask[0].tolist() == [True, True, False, False]
+
+
+def test_the_first_rank_tells_how_many_entries_have_no_picture(tmp_path, caplog):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    talk = {"conversations": [{"from": "gpt", "value": "c"}]}
+    entries = [talk, *[{"image": "a.png", **talk}] * 8, talk]
+    (tmp_path / "l.json").write_text(json.dumps(entries))
+    source = {"kind": "llava", "path": str(tmp_path / "l.json")}
+    spec = DataSpec(sources={"mix": source}, validation=source)
+    for rank in (1, 0):
+        loader = BatchLoader(
+            spec, seed=0, tokenizer=Characters(), image_processor=Colours(), global_batch=8,
+            rank=rank, world_size=2,
+        )  # fmt: skip
+        for _ in range(20):
+            next(loader)
+        loader.close()
+        assert loader.take_skipped() == []
+        told = ["data.sources.mix: 2 entries have no picture and are left out"]
+        assert caplog.messages == ([] if rank else told)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 
+import data_kinds
 import pytest
 from data_files import Characters, Colours
 from PIL import Image
 
+from jobs.data import llava
 from jobs.data.batch import collate
 from jobs.data.build import open_source
 from jobs.data.errors import BadSample
@@ -134,3 +136,25 @@ def test_a_loader_hands_out_conversations(source_of, tmp_path):
     loader.close()
     learnt = batch.caption_ids[batch.caption_mask].tolist()
     assert "".join(map(chr, learnt)) == " A dog.\x01 Brown.\x01"
+
+
+@pytest.mark.parametrize("chunk", [7, 1 << 20])
+def test_conversations_of_text_alone_are_no_samples_of_a_list(tmp_path, monkeypatch, chunk):
+    monkeypatch.setattr(llava, "_CHUNK", chunk)
+    talk = b'"conversations": [{"from": "gpt", "value": "c"}]}'
+    text, picture = b'{"id": "t", ' + talk, b'{"image": "0.png", ' + talk
+    bad = {
+        b'{"image": null, ' + talk: "no image path",
+        b'{"image": "", ' + talk: "no image path",
+        b'{"id": 1, "id": 2, ' + talk: "entry has a field twice",
+        b'{"id": "\xff", ' + talk: "entry is not UTF-8",
+    }
+    (tmp_path / "l.json").write_bytes(b"[" + b",".join([text, picture, text, *bad, text]) + b"]")
+    data_kinds.pictures(tmp_path)
+    spec = {"kind": "llava", "path": f"{tmp_path}/l.json", "images": f"{tmp_path}/pictures"}
+    source = open_source(SourceSpec(**spec, size=1 + len(bad)))
+    assert source.without_picture == 3
+    assert source[0].key == "l.json[1]"
+    for n, reason in enumerate(bad.values(), start=1):
+        with pytest.raises(BadSample, match=rf"l\.json\[{n + 2}\]: {reason}"):
+            source[n]

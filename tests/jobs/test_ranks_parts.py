@@ -10,6 +10,7 @@ import sys
 import pytest
 import torch
 import warm as warm_processes
+from model_zoo import DECODERS
 from safetensors.torch import load_file
 from tiny_job import events_of, make_world, spec_of
 
@@ -38,6 +39,9 @@ FIRST = {
     "moca": {"init_std": 0.02},
 }
 CACHED = {"trainable": {"lora": LORA}, "moca": {"kind": "layernorm", "layers": [1, 3]}}
+EXPERTS = {
+    "random": {**DECODERS["mixtral"], "max_position_embeddings": 128}, "tokenizer": "embedded",
+}  # fmt: skip
 RESUMED = (0, 1, 2, 3)
 COMPILER = "torch._inductor.compile_fx"
 # name: parts that learn, what of the model is set, what of DeepSpeed
@@ -55,6 +59,10 @@ JOBS = {
     "everything+moca-3": (
         "vision projector language moca", {"trainable": "everything", "moca": {}},
         {"zero_stage": 3, "activation_checkpointing": True},
+    ),
+    "experts+cache-3": (
+        "projector language", {"trainable": "projector+language", "language": EXPERTS},
+        {"zero_stage": 3},
     ),
 }  # fmt: skip
 

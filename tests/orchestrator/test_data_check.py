@@ -182,6 +182,18 @@ def test_bad_lines_are_counted_by_reason(recipe: Path) -> None:
     }
 
 
+def test_conversations_of_text_alone_are_told_and_are_no_bad_samples(recipe: Path) -> None:
+    talk = {"conversations": [{"from": "gpt", "value": "c"}]}
+    Image.new("RGB", (8, 6), "red").save(recipe.parent / "a.png")
+    entries = [{"image": "a.png", **talk}, *[talk] * 3]
+    (recipe.parent / "l.json").write_text(json.dumps(entries))
+    mixed(recipe, sources={"mix": {"kind": "llava", "path": "l.json", "size": 1}})
+    code, found = facts_of(recipe)
+    mix = found["sources"]["sources.mix"]
+    assert (code, mix["samples"], mix["without_picture"], mix["bad"]) == (0, 1, 3, {})
+    assert "sources.mix: 3 entries have no picture" in check(recipe).stdout
+
+
 def test_a_source_that_cannot_be_read_does_not_hide_the_others(recipe: Path) -> None:
     (recipe.parent / "books" / "data.jsonl").write_text("not json")
     code, found = facts_of(recipe, "--set", "base.data.max_bad_fraction=0.5")

@@ -157,6 +157,58 @@ def test_what_a_restarted_trial_goes_through_again_is_kept_once(bench, tmp_path,
     tracker.close()
 
 
+def skip(samples, count, reason="corrupt"):
+    return Skipped(source="web", reason=reason, count=count, samples=samples)
+
+
+def started(samples):
+    return Started(ranks=1, device="cpu", trainable={}, versions={}, resumed_samples=samples)
+
+
+@pytest.mark.parametrize("reopened", [False, True])
+def test_mlflow_shows_all_that_was_skipped_whatever_restarts(tmp_path, reopened):
+    bench, tracker = MlflowBench(tmp_path), MlflowTracker()
+    tracker.open_sweep(SPEC, tmp_path)
+    first = [started(0), skip(0, 4, "empty"), skip(1024, 50), skip(2048, 1), skip(2048, 2, "empty")]
+    tracker.trial_started(0, JOB, PARAMS)
+    for at, event in enumerate(first):
+        tracker.record(0, event, float(at))
+    if reopened:  # by the next controller or `rebuild`: all of the log is told again
+        tracker.close()
+        tracker = MlflowTracker()
+        tracker.open_sweep(SPEC, tmp_path)
+        tracker.trial_started(0, JOB, PARAMS)
+        for at, event in enumerate(first):
+            tracker.record(0, event, float(at))
+    tracker.trial_started(0, JOB, PARAMS)
+    for at, event in enumerate((started(1024), skip(2048, 1), skip(3072, 3)), start=10):
+        tracker.record(0, event, float(at))
+    tracker.trial_started(1, JOB, PARAMS)
+    tracker.record(1, skip(1024, 7), 20.0)
+    assert tracker.flush(20.0)
+    assert bench.history(0, "skipped/web/corrupt") == [(1024, 50), (2048, 51), (3072, 54)]
+    assert bench.history(0, "skipped/web/empty") == [(0, 4), (2048, 6)]
+    assert bench.child(0).data.metrics["skipped/web/corrupt"] == 54
+    assert bench.history(1, "skipped/web/corrupt") == [(1024, 7)]
+    tracker.close()
+
+
+def test_a_count_that_has_grown_at_its_step_is_told_by_the_next_controller(tmp_path):
+    bench, tracker = MlflowBench(tmp_path), MlflowTracker()
+    tracker.open_sweep(SPEC, tmp_path)
+    tracker.trial_started(0, JOB, PARAMS)
+    tracker.record(0, skip(1024, 50), 1.0)
+    tracker.close()
+    tracker = MlflowTracker()
+    tracker.open_sweep(SPEC, tmp_path)
+    tracker.trial_started(0, JOB, PARAMS)
+    tracker.record(0, skip(1024, 50), 1.0)
+    tracker.record(0, skip(1024, 3), 2.0)  # met after the save, told when the job gave up
+    assert tracker.flush(20.0)
+    assert bench.child(0).data.metrics["skipped/web/corrupt"] == 53
+    tracker.close()
+
+
 def test_a_restarted_trial_is_running_again(bench, tmp_path):
     tracker = bench.make()
     tracker.open_sweep(SPEC, tmp_path)
