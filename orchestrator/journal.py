@@ -20,8 +20,8 @@ from orchestrator.fold import advance
 from orchestrator.shelf import Shelf
 from orchestrator.state import SweepView, TrialState, TrialView
 from sweeps.decision import Decision
+from sweeps.secrets import recorded
 from sweeps.spec import BudgetSpec, SweepSpec
-from sweeps.storage import recorded
 
 if TYPE_CHECKING:
     from sweeps.axes import Raw

@@ -30,8 +30,8 @@ from orchestrator.trackers.entries import (
     points,
     trial_tags,
 )
+from sweeps.secrets import password_remedy, recorded, redacted, without_password
 from sweeps.spec import SweepSpec
-from sweeps.storage import recorded, without_password
 
 DATABASE = "mlflow.db"
 ARTIFACTS = "mlflow-artifacts"
@@ -72,8 +72,8 @@ class MlflowTracker:
         except Exception as error:
             raise UnreachableError(
                 f"tracking.uri: {without_password(uri)}: the tracking store cannot be used: "
-                f"{_first_line(error)}. "
-                "Start it, or leave tracking.uri out for a store in the study's folder"
+                f"{redacted(_first_line(error), uri)}. Nothing was lost: "
+                + _remedy(error, uri, ours=spec.tracking.uri is None)
             ) from error
         self._background = Background(self._write, "tracking")
 
@@ -218,7 +218,9 @@ class MlflowTracker:
             except TryLaterError:
                 raise
             except Exception as error:  # noqa: BLE001 - tracking must never end a sweep
-                logger.warning("tracking: trial %d: the store refuses: %s", trial, error)
+                logger.warning(
+                    "tracking: trial %d: the store refuses: %s", trial, _first_line(error)
+                )
 
     def _log_points(self, trial: int, mine: Sequence[Point]) -> None:
         from mlflow.entities import Metric
@@ -320,5 +322,19 @@ def _temporary(act: Callable[[], None]) -> None:
         raise TryLaterError(_first_line(error)) from error
 
 
+def _remedy(error: Exception, uri: str, *, ours: bool) -> str:
+    """What to do about a store that could not be opened. ours: the study's own database."""
+    from mlflow.exceptions import MlflowException
+
+    if ours:
+        return "make the file readable and writable"
+    remedy = "start it"
+    if isinstance(error, MlflowException) and error.get_http_status_code() in (401, 403):
+        remedy = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to a user it knows"
+    elif "password" in str(error).lower():
+        remedy = password_remedy(uri, "tracking.uri", "--tracking")
+    return f"{remedy}, or leave tracking.uri out for a store in the study's folder"
+
+
 def _first_line(error: BaseException) -> str:
-    return without_password((str(error) or type(error).__name__).strip().splitlines()[0])
+    return redacted((str(error) or type(error).__name__).strip().splitlines()[0])

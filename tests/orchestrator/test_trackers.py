@@ -331,3 +331,10 @@ def test_a_store_that_cannot_be_used_is_named_without_its_password(tmp_path):
     with pytest.raises(ConfigError, match=r"me@127\.0\.0\.1:1 cannot be reached") as refused:
         check_tracking("http://me:secret@127.0.0.1:1")
     assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("uri", ["http://me:sec/ret@127.0.0.1:1", "http://me:sec/ret@[::1"])
+def test_an_address_that_cannot_be_read_is_not_quoted(uri):
+    with pytest.raises(ConfigError, match="%40 %3A %2F") as caught:
+        check_tracking(uri)
+    assert "sec" not in str(caught.value) and "ret" not in str(caught.value)
