@@ -7,17 +7,22 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
 import pytest
-from small_world import FakeJobs, make_sweep
+from small_world import FakeJobs, FakeStudy, make_sweep
 from sqlalchemy.exc import DBAPIError
 from sweep_views import make_view
+from typer.testing import CliRunner
 
 from mir.errors import ClusterError, UnreachableError
+from orchestrator.cli import app
+from orchestrator.controller import Controller
 from orchestrator.eventlog import LOG_NAME
 from orchestrator.executors.inline import InlineExecutor
 from orchestrator.journal import Journal
+from orchestrator.mend import rebuild
 from orchestrator.replay.synthetic import synthetic
 from orchestrator.replay.table import Table, save_table
 from orchestrator.report.page import _origin
+from orchestrator.trackers.memory import MemoryTracker
 from orchestrator.trackers.mlflow_tracker import MlflowTracker
 from orchestrator.views.plan import Where, plan_json
 from orchestrator.views.summary import mlflow_command
@@ -105,3 +110,24 @@ def test_a_wrong_password_is_to_be_corrected():
     said = refused("postgresql://me:hunter2@host/name")
     assert "correct the password" in said
     assert "PGPASSWORD" not in said and "log keeps none" not in said and "hunter2" not in said
+
+
+def test_rebuild_is_given_the_addresses_that_the_log_has_without_passwords(tmp_path, monkeypatch):
+    folder, spec = tmp_path / "study", make_sweep(4)
+    executor = InlineExecutor(FakeJobs(), nodes=((1.0, 0.0),))
+    study = FakeStudy(spec)
+    Controller(spec, folder, executor, MemoryTracker(), open_study=lambda *_: study).run()
+    storage, opened = f"sqlite:///{tmp_path}/other.db", []
+
+    class Tracker(MemoryTracker):
+        def open_sweep(self, spec, folder):
+            opened.append(spec.tracking.uri)
+            super().open_sweep(spec, folder)
+
+    monkeypatch.setattr("orchestrator.trackers.mlflow_tracker.MlflowTracker", Tracker)
+    words = ["rebuild", str(folder), "--storage", storage, "--tracking", SERVER]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    assert opened == [SERVER]
+    assert (tmp_path / "other.db").stat().st_size > 0 and not (folder / "study.db").exists()
+    assert rebuild(folder, None, lambda *_: FakeStudy(spec)).spec == spec
