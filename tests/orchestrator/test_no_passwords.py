@@ -12,8 +12,9 @@ from sqlalchemy.exc import DBAPIError
 from sweep_views import make_view
 from typer.testing import CliRunner
 
-from mir.errors import ClusterError, UnreachableError
+from mir.errors import ClusterError, ConfigError, UnreachableError
 from orchestrator.cli import app
+from orchestrator.commands.preflight import check_tracking
 from orchestrator.controller import Controller
 from orchestrator.eventlog import LOG_NAME
 from orchestrator.executors.inline import InlineExecutor
@@ -131,3 +132,10 @@ def test_rebuild_is_given_the_addresses_that_the_log_has_without_passwords(tmp_p
     assert opened == [SERVER]
     assert (tmp_path / "other.db").stat().st_size > 0 and not (folder / "study.db").exists()
     assert rebuild(folder, None, lambda *_: FakeStudy(spec)).spec == spec
+
+
+@pytest.mark.parametrize("uri", ["http://me:sec/ret@127.0.0.1:1", "http://me:sec/ret@[::1"])
+def test_an_address_that_cannot_be_read_is_not_quoted(uri):
+    with pytest.raises(ConfigError, match="%40 %3A %2F") as caught:
+        check_tracking(uri)
+    assert "sec" not in str(caught.value) and "ret" not in str(caught.value)
