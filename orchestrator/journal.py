@@ -21,8 +21,8 @@ from orchestrator.shelf import Shelf
 from orchestrator.state import SweepView, TrialState, TrialView
 from sweeps.course import Mark
 from sweeps.decision import Decision
+from sweeps.secrets import recorded
 from sweeps.spec import BudgetSpec, SweepSpec
-from sweeps.storage import recorded
 
 if TYPE_CHECKING:
     from sweeps.axes import Raw

@@ -135,19 +135,33 @@ def rebuild(
     folder: Path,
     tracker: Tracker | None,
     open_study: Callable[[SweepSpec, Path], Suggester] = Study,
+    *,
+    storage: str | None = None,
+    tracking: str | None = None,
 ) -> SweepView:
     """Make Optuna's study anew from the log, and tell the tracker all of it.
 
-    tracker: None leaves it as it is. Its runs are continued, so each trial has one. Raises
-    ClusterError if another controller runs the study, or a store does not take everything.
+    tracker: None leaves it as it is. Its runs are continued, so each trial has one. storage,
+    tracking: their URLs in place of the log's, which keeps no passwords. Raises ClusterError if
+    another controller runs the study, or a store does not take everything.
     """
     with lease(folder):
-        view = load_view(folder)
+        view = _stored_at(load_view(folder), storage, tracking)
         forget_study(view.spec.study.storage, folder, view.spec.name)
         project_study(view, open_study(view.spec, folder), folder)
         if tracker is not None:
             _tell_tracker(view, folder, tracker)
     return view
+
+
+def _stored_at(view: SweepView, storage: str | None, tracking: str | None) -> SweepView:
+    study, tracker = view.spec.study, view.spec.tracking
+    if storage is not None:
+        study = study.model_copy(update={"storage": storage})
+    if tracking is not None:
+        tracker = tracker.model_copy(update={"uri": tracking})
+    spec = view.spec.model_copy(update={"study": study, "tracking": tracker})
+    return replace(view, spec=spec)
 
 
 def _tell_tracker(view: SweepView, folder: Path, tracker: Tracker) -> None:

@@ -16,8 +16,9 @@ from orchestrator.front import also
 from orchestrator.ports import Suggester, Tracker
 from orchestrator.state import SweepView, TrialState, TrialView
 from sweeps.objective import objective_error, objective_value
+from sweeps.secrets import without_password
 from sweeps.spec import SweepSpec
-from sweeps.storage import IN_MEMORY, without_password
+from sweeps.storage import IN_MEMORY
 
 OPTUNA = {
     "COMPLETE": TrialState.COMPLETE,

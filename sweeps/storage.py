@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mir.errors import ClusterError, ConfigError
+from sweeps.secrets import UNREADABLE, password_remedy, redacted, without_password
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
-
-    from sweeps.spec import SweepSpec
 
 DATABASE = "study.db"
 IN_MEMORY = "memory:"
 """As a URL: nothing is kept, and a study opened again is made again from the event log."""
 LOCK_TIMEOUT_S = 120.0
 SET_ASIDE = ".before-rebuild"
-_PASSWORD = re.compile(r"(://[^:/@]*):[^@\s]*@")
 
 
 def storage_url(given: str | None, folder: Path) -> str:
@@ -36,11 +33,12 @@ def check_storage(url: str) -> None:
     try:
         make_url(url).get_dialect().import_dbapi()
     except (ArgumentError, NoSuchModuleError, ImportError, ValueError) as error:
-        first = str(error).splitlines()[0]
+        # A ValueError quotes what it took for the port: a part of a password with an @ in it.
+        said = UNREADABLE if isinstance(error, ValueError) else str(error).splitlines()[0]
         ours = url.startswith("postgresql:")
         driver = "install its driver" + (": pip install 'mirsweep[postgres]'" if ours else "")
         raise ConfigError(
-            f"study.storage: {without_password(url)!r} cannot be used: {first}. Give an SQLAlchemy "
+            f"study.storage: {without_password(url)!r} cannot be used: {said}. Give an SQLAlchemy "
             f"URL such as 'sqlite:////data/study.db' or 'postgresql://user@host/name', and {driver}"
         ) from error
 
@@ -89,22 +87,9 @@ def storage_errors(url: str) -> Iterator[None]:
         cause = error.__cause__ or error
         first = str(cause).splitlines()[0]
         remedy = "make it reachable and writable"
-        if "password" in first:
-            remedy = "set its password (the log keeps none: give the recipe's URL or PGPASSWORD)"
+        if "password" in first.lower():
+            remedy = password_remedy(url, "study.storage", "--storage")
         raise ClusterError(
-            f"study storage {without_password(url)}: {first}. Nothing was lost: {remedy}, then run "
-            "the same command again."
+            f"study storage {without_password(url)}: {redacted(first, url)}. Nothing was lost: "
+            f"{remedy}, then run the same command again."
         ) from error
-
-
-def without_password(text: str) -> str:
-    """A URL, or what an engine says about it, as it may be shown."""
-    return _PASSWORD.sub(r"\1@", text)
-
-
-def recorded(spec: SweepSpec) -> SweepSpec:
-    """A sweep as it may be kept and shown: others than its owner read logs and reports."""
-    if spec.study.storage is None:
-        return spec
-    study = spec.study.model_copy(update={"storage": without_password(spec.study.storage)})
-    return spec.model_copy(update={"study": study})

@@ -24,10 +24,11 @@ from sweeps.identity import MAY_CHANGE, identity, recorded_change
 from sweeps.objective import direction, turned
 from sweeps.points import uniform
 from sweeps.samplers import ExhaustedError, make_sampler
+from sweeps.secrets import without_password
 from sweeps.seeds import seed_of
 from sweeps.space import space_of
 from sweeps.spec import SweepSpec
-from sweeps.storage import open_storage, storage_errors, storage_url, without_password
+from sweeps.storage import open_storage, storage_errors, storage_url
 from sweeps.transfer import Earlier, start_points
 
 if TYPE_CHECKING:

@@ -14,8 +14,9 @@ from mir.errors import ConfigError, DataError
 from orchestrator.eventlog import LOG_NAME
 from orchestrator.ports import Capacity
 from sweeps.pruners import require_answers
+from sweeps.secrets import UNREADABLE, without_password
 from sweeps.spec import SweepSpec
-from sweeps.storage import check_storage, without_password
+from sweeps.storage import check_storage
 
 _CONNECT_S = 3.0
 _TRIES = 1000
@@ -174,15 +175,16 @@ def _check_source(place: str, spec: SourceSpec) -> None:
 
 def check_tracking(uri: str | None) -> None:
     """Raise ConfigError where nothing answers at the address of a tracking server."""
-    parts = urlsplit(uri or "")
-    if parts.scheme not in _PORTS:
-        return
     try:
+        parts = urlsplit(uri or "")
+        if parts.scheme not in _PORTS:
+            return
         address = (parts.hostname or "", parts.port or _PORTS[parts.scheme])
         socket.create_connection(address, timeout=_CONNECT_S).close()
     except (OSError, ValueError) as error:
+        said = UNREADABLE if isinstance(error, ValueError) else error
         raise ConfigError(
-            f"tracking.uri: {without_password(str(uri))} cannot be reached ({error}). "
+            f"tracking.uri: {without_password(str(uri))} cannot be reached ({said}). "
             "Start the server, correct the address, or leave the field out to keep a local store"
         ) from error
 

@@ -163,8 +163,9 @@ class RayExecutor:
         self._spare_s = 0.0
         if ray.is_initialized():
             self._spares.free(0.0)
-        if self._owns_ray and ray.is_initialized():
+        if self._owns_ray:
             ray.shutdown()
+            ray._private.worker._worker_logs_enabled = True
 
     def _supervise(self, job: Attempt) -> None:
         """One attempt from its placement to its last event, in a thread of its own."""
@@ -296,6 +297,7 @@ def _connect(address: str | None, num_cpus: int | None) -> None:
         require_answer(address)
         ray.init(address=address, **common)
     except Exception as error:  # a node that is slow to start raises no narrower one
+        ray._private.worker._worker_logs_enabled = True
         where = "a local Ray cannot be started" if address is None else f"no Ray at {address!r}"
         raise UnreachableError(
             f"{where}: {first_line(error)}. Check --address, or leave it out for a local Ray"

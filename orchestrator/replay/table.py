@@ -22,6 +22,7 @@ from mir.errors import ConfigError, DataError
 from mir.report import MirReport, Protocol
 from orchestrator.state import SweepView, TrialState
 from sweeps.axes import Value
+from sweeps.secrets import recorded
 from sweeps.seeds import seed_of
 from sweeps.space import Space, space_of
 from sweeps.spec import SweepSpec
@@ -131,7 +132,7 @@ def _reading(score: Scored) -> Reading:
 def save_table(table: Table, path: Path) -> None:
     """Write the table as JSON; figures rounded to six digits, which is below their errors."""
     trials = [_rounded(asdict(trial)) for trial in table.trials]
-    spec = _portable(table.spec.model_dump(mode="json"))
+    spec = _portable(recorded(table.spec).model_dump(mode="json"))
     data = {"version": 1, "spec": spec, "trials": trials}
     with written_whole(path) as part:
         part.write_text(json.dumps(data, separators=(",", ":")) + "\n", encoding="utf-8")

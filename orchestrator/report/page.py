@@ -19,6 +19,7 @@ from orchestrator.report.series import beyond_note, counting, curves, panels
 from orchestrator.state import SweepView, TrialState
 from orchestrator.views.standing import best_trial
 from orchestrator.views.text import count
+from sweeps.secrets import recorded
 
 _HERE = Path(__file__).parent
 _PACKAGES = ("mirsweep", "torch", "transformers", "deepspeed", "ray", "optuna", "mlflow")
@@ -183,7 +184,7 @@ def _endings(view: SweepView) -> str:
 def _origin(view: SweepView) -> str:
     from sweeps.recipe import dump_recipe
 
-    recipe = escape(dump_recipe(view.spec))
+    recipe = escape(dump_recipe(recorded(view.spec)))
     versions = ", ".join(f"{name} {_version(name)}" for name in _PACKAGES)
     code = f"Commit {view.code_version}. " if view.code_version else ""
     return section(

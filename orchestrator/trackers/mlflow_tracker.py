@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import yaml
 
@@ -32,14 +33,16 @@ from orchestrator.trackers.entries import (
     points,
     trial_tags,
 )
+from sweeps.secrets import password_remedy, recorded, redacted, without_password
 from sweeps.spec import SweepSpec
-from sweeps.storage import recorded, without_password
 
 DATABASE = "mlflow.db"
 ARTIFACTS = "mlflow-artifacts"
 CLOSE_S = 5.0
 BATCH_LIMIT = 1000
 _STUDY, _PARENT = "mirsweep.study", "mlflow.parentRunId"
+_HALF_MADE = ("already exists", "duplicate column", "no such index")
+"""What a migration says that begins again where a killed one had come to."""
 _TEMPORARY = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
 
 
@@ -75,8 +78,8 @@ class MlflowTracker:
         except Exception as error:
             raise UnreachableError(
                 f"tracking.uri: {without_password(uri)}: the tracking store cannot be used: "
-                f"{_first_line(error)}. "
-                "Start it, or leave tracking.uri out for a store in the study's folder"
+                f"{redacted(_first_line(error), uri)}. Nothing was lost: "
+                + _remedy(error, uri, ours=spec.tracking.uri is None)
             ) from error
         self._background = Background(self._write, "tracking")
 
@@ -222,7 +225,9 @@ class MlflowTracker:
             except TryLaterError:
                 raise
             except Exception as error:  # noqa: BLE001 - tracking must never end a sweep
-                logger.warning("tracking: trial %d: the store refuses: %s", trial, error)
+                logger.warning(
+                    "tracking: trial %d: the store refuses: %s", trial, _first_line(error)
+                )
 
     def _log_points(self, trial: int, mine: Sequence[Point]) -> None:
         from mlflow.entities import Metric
@@ -308,9 +313,10 @@ def _make_database(path: Path) -> None:
         return
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    aside = path.with_name(f"{path.name}.making")
-    for half in path.parent.glob(f"{aside.name}*"):
+    for half in path.parent.glob(f"{path.name}.making*"):
         half.unlink()
+    # MLflow keeps an engine for each name: after a failed making, that of a file which is gone.
+    aside = path.with_name(f"{path.name}.making-{uuid4().hex}")
     SqlAlchemyStore(f"sqlite:///{aside}", (path.parent / ARTIFACTS).as_uri()).engine.dispose()
     aside.replace(path)
 
@@ -331,5 +337,25 @@ def _temporary(act: Callable[[], None]) -> None:
         raise TryLaterError(_first_line(error)) from error
 
 
+def _remedy(error: Exception, uri: str, *, ours: bool) -> str:
+    """What to do about a store that could not be opened. ours: the study's own database."""
+    from mlflow.exceptions import MlflowException
+
+    said = str(error).lower()
+    if ours and any(word in said for word in _HALF_MADE):
+        return (
+            "a process was killed while it made the file. Move it away; the same command makes it "
+            "anew, `mirsweep rebuild` with the runs that the event log has"
+        )
+    if ours:
+        return "make the file readable and writable"
+    remedy = "start it"
+    if isinstance(error, MlflowException) and error.get_http_status_code() in (401, 403):
+        remedy = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to a user it knows"
+    elif "password" in said:
+        remedy = password_remedy(uri, "tracking.uri", "--tracking")
+    return f"{remedy}, or leave tracking.uri out for a store in the study's folder"
+
+
 def _first_line(error: BaseException) -> str:
-    return without_password((str(error) or type(error).__name__).strip().splitlines()[0])
+    return redacted((str(error) or type(error).__name__).strip().splitlines()[0])

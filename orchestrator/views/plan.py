@@ -25,9 +25,9 @@ from orchestrator.views.text import (
     setting,
     weights,
 )
+from sweeps.secrets import recorded
 from sweeps.space import space_of
 from sweeps.spec import SweepSpec
-from sweeps.storage import recorded
 
 
 @dataclass(frozen=True)

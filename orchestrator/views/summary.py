@@ -17,6 +17,7 @@ from orchestrator.views.leaderboard import leaderboard
 from orchestrator.views.standing import best_trial
 from orchestrator.views.terminal import terminal
 from orchestrator.views.text import duration, settings
+from sweeps.secrets import without_password
 
 _ROWS = 20
 
@@ -84,7 +85,7 @@ def mlflow_command(view: SweepView, folder: Path) -> str:
     """How to see this sweep's runs in MLflow: a command, or a server's own address."""
     from orchestrator.trackers.mlflow_tracker import tracking_uri
 
-    uri = tracking_uri(view.spec, folder)
+    uri = without_password(tracking_uri(view.spec, folder))
     if uri.startswith(("http://", "https://")):
         return uri
     return f"{program('mlflow')} ui --backend-store-uri {shlex.quote(uri)}"

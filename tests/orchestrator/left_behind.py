@@ -14,11 +14,11 @@ def groups_left() -> list[dict]:
     return [group for group in placement_group_table().values() if group["state"] != "REMOVED"]
 
 
-def gone(pid: str) -> bool:
+def gone(pid: str | int) -> bool:
     """Whether a process has ended."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the latter: reaped between open and read
         return True
 
 

@@ -74,10 +74,12 @@ def running():
     folder = Path(tempfile.mkdtemp(prefix="postgres-"))  # pytest's folders are for one user only
     try:
         server = Postgres(folder)
-        server.start()
-        with _closed_connections():
-            yield server
-        server.kill()
+        try:
+            server.start()
+            with _closed_connections():
+                yield server
+        finally:
+            server.kill()
     finally:
         shutil.rmtree(folder)
 
@@ -91,7 +93,9 @@ def _closed_connections():
         made.append(connection)
 
     event.listen(Pool, "connect", keep)
-    yield
-    event.remove(Pool, "connect", keep)
-    for connection in made:
-        connection.close()
+    try:
+        yield
+    finally:
+        event.remove(Pool, "connect", keep)
+        for connection in made:
+            connection.close()

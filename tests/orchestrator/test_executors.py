@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import executor_jobs
 import pytest
@@ -141,3 +142,25 @@ def test_no_cluster_at_the_address_is_one_line(address, monkeypatch):
         ray_executor.RayExecutor(address=address)
     assert "\n" not in str(refusal.value)
     assert refusal.value.exit_code == 2
+
+
+def test_what_ray_prints_is_the_users_own_again_once_the_executor_has_left(monkeypatch, capsys):
+    from orchestrator.executors import ray_executor
+
+    from ray._private import worker  # isort: skip - the executor sets how ray is imported
+
+    def prints():
+        said = {"lines": ["A worker died"], "pid": "raylet", "is_err": False}
+        worker.print_worker_logs(said, sys.stdout)
+        return capsys.readouterr().out != ""
+
+    monkeypatch.setattr(worker, "_worker_logs_enabled", True)
+    for name in ("is_initialized", "init", "shutdown"):
+        monkeypatch.setattr(ray_executor.ray, name, lambda **_: False)
+    executor = ray_executor.RayExecutor()
+    assert not prints()
+    executor.close()
+    assert prints()
+    with pytest.raises(ClusterError, match="no Ray at"):
+        ray_executor.RayExecutor("127.0.0.1:1")
+    assert prints()

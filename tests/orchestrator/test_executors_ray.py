@@ -17,22 +17,16 @@ from executor_jobs import (
     terminal,
     under_ray,
 )
+from left_behind import gone
 
 from jobs.events import Failed, Started, Step, Stopped
 
 local_ray = executor_jobs.local_ray
 
 
-def alive(pid: int) -> bool:
-    try:
-        return "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]
-    except FileNotFoundError:
-        return False
-
-
 def assert_gone(pids, seconds=10.0):
     deadline = time.monotonic() + seconds
-    while any(alive(pid) for pid in pids):
+    while not all(gone(pid) for pid in pids):
         assert time.monotonic() < deadline, "processes are still there"
         time.sleep(0.02)
 

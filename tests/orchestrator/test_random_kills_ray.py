@@ -58,7 +58,7 @@ def slow(spec, place):
         time.sleep(0.03)
         yield event
 
-print("ready", flush=True)
+print("has its modules", flush=True)
 spec = small_world.make_sweep(trials)
 study = spec.study.model_copy(update={"sampler": "tpe", "startup_trials": 2})
 spec = spec.model_copy(update={"study": study})
@@ -86,12 +86,14 @@ def controller(script: Path, address: str, folder: Path) -> Iterator[subprocess.
     paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[2])])
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(script), address, str(folder), str(TRIALS)]
-    said, pipe = script.with_suffix(".stderr"), subprocess.PIPE
+    said = script.with_suffix(".said")
     with (
-        said.open("w") as errors,
-        subprocess.Popen(command, env=environment, stdout=pipe, stderr=errors) as process,
+        said.open("w") as file,
+        subprocess.Popen(command, env=environment, stdout=file, stderr=file) as process,
     ):
-        process.stdout.readline()
+        eventually(
+            lambda: process.poll() is not None or "has its modules" in said.read_text(), 120.0
+        )
         yield process
     assert process.returncode in (0, -signal.SIGKILL), said.read_text()
 
@@ -170,7 +172,7 @@ def in_the_end(folder: Path) -> None:
     assert untold(view, f"sqlite:///{folder}/mlflow.db", thinned=True) == []
 
 
-@pytest.mark.timeout(60 + 30 * KILLS)
+@pytest.mark.timeout(120 + 60 * KILLS)
 def test_killed_at_random_moments_nothing_is_lost_doubled_or_left(tmp_path, address):
     script = tmp_path / "sweep.py"
     script.write_text(SCRIPT)

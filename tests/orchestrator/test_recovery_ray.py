@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from left_behind import gone
 
 from orchestrator.eventlog import read_records
 from orchestrator.fold import load_view
@@ -42,13 +43,6 @@ Controller(
 """
 
 
-def alive(pid: str) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
 @pytest.fixture
 def sweep(tmp_path):
     """Starts the sweep in a process of its own, in a process group as a terminal does."""
@@ -70,7 +64,7 @@ def wait_for_records(process, log, records):
 
 def assert_no_orphans(tmp_path):
     deadline = time.monotonic() + 30.0
-    while any(alive(pid) for pid in (tmp_path / "pids").read_text().split()):
+    while not all(gone(pid) for pid in (tmp_path / "pids").read_text().split()):
         assert time.monotonic() < deadline, "orphaned jobs"
         time.sleep(0.05)
 
