@@ -36,27 +36,33 @@ def memory_mib() -> float:
 
 
 class Milestones:
-    """A row for every so many trials asked for: ms a trial since the last row, MiB now."""
+    """A row for every so many trials that have ended: ms a trial since the last row, MiB now."""
 
     def __init__(self, study, every: int) -> None:
         self._study, self._every = study, every
-        self._asked = 0
+        self._ended = 0
         self._at = time.perf_counter()
         self._cpu = time.process_time()
 
     def __getattr__(self, name: str):
-        return getattr(self._study, name)
+        told = getattr(self._study, name)
+        if name not in ("tell_complete", "tell_pruned", "tell_failed"):
+            return told
 
-    def ask(self, number, given):
-        trial = self._study.ask(number, given)
-        self._asked += 1
-        if self._asked % self._every == 0:
+        def tell(*args, **kwargs):
+            told(*args, **kwargs)
+            self._count()
+
+        return tell
+
+    def _count(self) -> None:
+        self._ended += 1
+        if self._ended % self._every == 0:
             now, cpu = time.perf_counter(), time.process_time()
             wall = 1e3 * (now - self._at) / self._every
             busy = 1e3 * (cpu - self._cpu) / self._every
-            print(f"{self._asked:>7} {wall:9.2f} {busy:9.2f} {memory_mib():8.1f}", flush=True)
+            print(f"{self._ended:>7} {wall:9.2f} {busy:9.2f} {memory_mib():8.1f}", flush=True)
             self._at, self._cpu = now, cpu
-        return trial
 
 
 def flat(options) -> None:
@@ -78,8 +84,8 @@ def flat(options) -> None:
     study += ", MLflow in SQLite" if options.mlflow else ""
     workers = f"{options.workers} simulated workers"
     print(f"{options.trials} trials on {workers}, rule {options.rule}, {study}")
-    print("  asked   ms/trial  CPU ms/tr.     MiB")
-    with TemporaryDirectory(dir=options.folder) as folder:
+    print("  ended   ms/trial  CPU ms/tr.     MiB")
+    with TemporaryDirectory(dir=options.folder, ignore_cleanup_errors=True) as folder:
         tracker = MlflowTracker() if options.mlflow else Tracker()
         controller = Controller(
             spec, Path(folder) / "study", Cluster(options.workers), tracker, open_study=open_study
