@@ -33,7 +33,9 @@ def test_the_front_holds_what_nobody_beats_in_everything():
     good = replace(make_trial(1, quality=1.0, moca=True), seconds=90.0)
     beaten = replace(make_trial(2, quality=0.1), seconds=95.0)
     stopped = replace(good, number=3, state=TrialState.PRUNED)
-    view = replace(make_view(), trials={t.number: t for t in (cheap, good, beaten, stopped)})
+    trap = replace(cheap, number=4, seconds=1.0, feasible=False)  # best of all, and blind
+    trials = (cheap, good, beaten, stopped, trap)
+    view = replace(make_view(), trials={t.number: t for t in trials})
     assert pareto(view) == []
     view = with_also(view, "device-hours")
     assert pareto(view) == [0, 1]
