@@ -110,6 +110,23 @@ def test_an_answer_depends_on_the_arguments_alone(sampler):
         assert fresh.propose(12, known) != fresh.propose(13, known)
 
 
+@pytest.mark.parametrize("sampler", [name for name in SAMPLERS if name != "grid"])
+def test_no_answer_remembers_what_a_trial_had_before(sampler, monkeypatch):
+    monkeypatch.setattr("sweeps.evolution._STRIDE", 3)
+    spec = StudySpec(sampler=sampler, seed=3, startup_trials=2)
+    known = [
+        told(n, [(n * 0.37 + k * 0.21) % 1 for k in range(4)], n % 5, state="stopped")
+        for n in range(80)
+    ]
+    used = SAMPLERS[sampler](CUBE, spec)
+    for changed in ((), range(0, 80, 7), range(0, 80, 6), (76,)):
+        for number in changed:  # it went on and stopped again, with another value
+            known[number] = replace(known[number], values=(-float(number),))
+        proposed = used.propose(len(known), known)
+        assert proposed == SAMPLERS[sampler](CUBE, spec).propose(len(known), known)
+        known.append(Told(number=len(known), raw=CUBE.taken(proposed), state="open"))
+
+
 def test_a_grid_gives_each_point_once_and_then_refuses():
     spec = StudySpec(sampler="grid", grid_levels=3)
     sampler, known = SAMPLERS["grid"](CUBE, spec), []
