@@ -19,7 +19,7 @@ from sweeps.apart import Places
 from sweeps.axes import Raw, Shown, same_point
 from sweeps.cube import Cube
 from sweeps.draws import Stored
-from sweeps.history import ALSO, ERROR, PAUSED, history
+from sweeps.history import ALSO, ERROR, PAUSED, History
 from sweeps.identity import MAY_CHANGE, identity, recorded_change
 from sweeps.objective import direction, turned
 from sweeps.points import uniform
@@ -91,6 +91,8 @@ class Study:
         self._cube = Cube(self.space)
         self._sampler = make_sampler(self._cube, sweep.study)
         self._places = Places(self._cube)
+        sign = 1.0 if direction(sweep.study.objective) == "minimize" else -1.0
+        self._history = History(sign)
         self._url = storage_url(sweep.study.storage, folder)
         self._open: dict[int, optuna.trial.Trial] = {}
         storage = open_storage(self._url)
@@ -298,8 +300,7 @@ class Study:
 
     def _told(self, number: int) -> list[Told]:
         """All trials but this one."""
-        sign = 1.0 if direction(self.sweep.study.objective) == "minimize" else -1.0
-        return [t for t in history(self._trials(), sign) if t.number != number]
+        return [t for t in self._history.told(self._trials()) if t.number != number]
 
     def _whole(self, values: Raw) -> Raw | None:
         """The point that these values are, None where they are not all of one."""

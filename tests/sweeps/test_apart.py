@@ -9,7 +9,6 @@ from sweeps_scores import a_sweep, ask
 
 from sweeps.apart import NEAR, Places
 from sweeps.cube import Cube
-from sweeps.history import history
 from sweeps.points import uniform
 from sweeps.samplers import BLIND, SAMPLERS
 from sweeps.seeds import seed_of
@@ -116,9 +115,9 @@ def test_the_standard_error_of_the_last_value_reaches_the_samplers(tmp_path):
     number = ask(study).number
     study.report(number, 500, 2.5, 0.04)
     study.report(number, 1000, 2.4, 0.03)
-    assert history(study._trials(), 1.0)[0].errors == (0.03,)
+    assert study._told(99)[0].errors == (0.03,)
     study.tell_complete(number, 2.4, {})
-    (told,) = history(study._trials(), 1.0)
+    (told,) = study._told(99)
     assert (told.values, told.errors) == ((2.4,), (0.03,))
 
 
