@@ -48,7 +48,7 @@ def _best(ended: Sequence[Told]) -> list[Told]:
         others = sorted((t for t in ended if not (t.feasible and t.values)), key=_broken)
         return [*order_by_value[:POPULATION], *others][:POPULATION]
     ranked: list[Told] = []
-    for front in fronts([t.values for t in feasible]):
+    for front in fronts([t.values for t in feasible], enough=POPULATION):
         lonely = crowding([feasible[i].values for i in front])
         order = sorted(range(len(front)), key=lambda k: -lonely[k])
         ranked += [feasible[front[k]] for k in order]

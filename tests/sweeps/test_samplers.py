@@ -190,5 +190,12 @@ def test_fronts_are_those_of_the_definition(values):
     assert not left
 
 
+@given(vectors, st.integers(1, 9))
+def test_the_first_fronts_are_the_same_where_they_are_enough(values, enough):
+    found = fronts(values, enough)
+    assert found == fronts(values)[: len(found)]
+    assert sum(map(len, found)) >= min(enough, len(values))
+
+
 def test_the_ends_of_a_front_have_infinite_room():
     assert crowding([(0.0, 2.0), (1.0, 1.0), (2.0, 0.0)]) == [float("inf"), 2.0, float("inf")]
