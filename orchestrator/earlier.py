@@ -9,7 +9,7 @@ from orchestrator.eventlog import LOG_NAME
 from orchestrator.fold import load_view
 from orchestrator.state import SweepView
 from orchestrator.views.standing import counts, objective_of
-from sweeps.transfer import Earlier, transfer
+from sweeps.transfer import Earlier, Transfer, transfer
 
 
 def earlier(study: str, objective: str) -> list[Earlier]:
@@ -37,10 +37,10 @@ def earlier(study: str, objective: str) -> list[Earlier]:
     return sorted(found, key=lambda trial: (trial.value, trial.number))
 
 
-def transfers(view: SweepView) -> list[str]:
+def transfers(view: SweepView) -> list[Transfer]:
     """How each study that this one was seeded from ranks the variants that both have finished.
 
-    One sentence each, also where a study cannot be read any more.
+    One each, also where a study cannot be read any more. Reads the logs of those studies.
     """
     spec = view.spec.study
     if not spec.warm_start:
@@ -55,7 +55,7 @@ def transfers(view: SweepView) -> list[str]:
         try:
             theirs = earlier(study, spec.objective)
         except MirsweepError as error:
-            found.append(str(error))
+            found.append(Transfer(Path(study).name, 0, None, None, problem=str(error)))
         else:
-            found.append(str(transfer(Path(study).name, theirs, mine)))
+            found.append(transfer(Path(study).name, theirs, mine))
     return found

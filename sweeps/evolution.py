@@ -11,6 +11,7 @@ has it (Optuna's wrapper ignores constraints).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 POPULATION = 20
 _MUTATION = 0.1  # width of a step, in parts of the cube
 _SIGMA = 0.3  # of the first generation of CMA-ES
+_STRIDE = 16  # generations from one kept CMA-ES to the next: trials end out of order
 
 
 def breed(cube: Cube, told: Sequence[Told], rng: np.random.Generator) -> list[float]:
@@ -46,7 +48,7 @@ def _best(ended: Sequence[Told]) -> list[Told]:
         others = sorted((t for t in ended if not (t.feasible and t.values)), key=_broken)
         return [*order_by_value[:POPULATION], *others][:POPULATION]
     ranked: list[Told] = []
-    for front in fronts([t.values for t in feasible]):
+    for front in fronts([t.values for t in feasible], enough=POPULATION):
         lonely = crowding([feasible[i].values for i in front])
         order = sorted(range(len(front)), key=lambda k: -lonely[k])
         ranked += [feasible[front[k]] for k in order]
@@ -68,20 +70,30 @@ class Evolution:
     def __init__(self, cube: Cube, seed: int) -> None:
         self._cube, self._seed = cube, seed
         self._size = 4 + int(3 * np.log(cube.dimensions))
-        self._strategy: CMA | None = None
-        self._heard: list[int] = []
+        self._heard: list[Told] = []
+        self._kept: list[CMA] = []  # after 0, _STRIDE, 2 * _STRIDE, ... generations
 
     def propose(self, told: Sequence[Told], seed: int) -> list[float]:
         """A draw from the distribution that the generations told so far have led to."""
         ended = [t for t in told if t.ended]
         whole = ended[: len(ended) // self._size * self._size]
-        if [t.number for t in whole[: len(self._heard)]] != self._heard or self._strategy is None:
-            self._strategy, self._heard = self._fresh(), []
-        for start in range(len(self._heard), len(whole), self._size):
-            self._tell(self._strategy, whole[start : start + self._size])
-        self._heard = [t.number for t in whole]
-        self._strategy.reseed_rng(seed)
-        return [float(unit) for unit in self._strategy.ask()]
+        strategy = self._led_by(whole)
+        strategy.reseed_rng(seed)
+        return [float(unit) for unit in strategy.ask()]
+
+    def _led_by(self, whole: Sequence[Told]) -> CMA:
+        """The strategy that heard these; goes on from the last one kept that heard the same."""
+        pairs = enumerate(zip(self._heard, whole, strict=False))
+        same = next((n for n, (a, b) in pairs if a != b), min(len(self._heard), len(whole)))
+        leap = self._size * _STRIDE
+        self._kept = self._kept[: same // leap + 1] or [self._fresh()]
+        self._heard = list(whole)
+        strategy = _twin(self._kept[-1])
+        for start in range((len(self._kept) - 1) * leap, len(whole), self._size):
+            self._tell(strategy, whole[start : start + self._size])
+            if (start + self._size) % leap == 0:
+                self._kept.append(_twin(strategy))
+        return strategy
 
     def _fresh(self) -> CMA:
         from cmaes import CMA
@@ -102,6 +114,13 @@ class Evolution:
             (np.array(self._cube.units(t.raw)), float(place)) for place, t in enumerate(order)
         ]
         strategy.tell(points)
+
+
+def _twin(strategy: CMA) -> CMA:
+    # Copied in its own way, as for a pickle, it loses the last digits of its covariance.
+    twin = object.__new__(type(strategy))
+    vars(twin).update(deepcopy(vars(strategy)))
+    return twin
 
 
 def _rank(t: Told) -> tuple[bool, bool, float]:

@@ -21,24 +21,43 @@ _STATES: Mapping[str, State] = {
 }
 
 
-def history(trials: Sequence[FrozenTrial], sign: float) -> list[Told]:
-    """All trials that have a point. sign: -1 where more of the objective is better.
+class History:
+    """The trials of one study as told so far. What has ended is read once: it does not change.
 
     A stopped trial counts with its last value and what complete trials gained, on average, after
     the same samples, so that early values are not taken for late ones. A paused one, which Optuna
     takes for running, counts as stopped until it goes on.
     """
-    gains = _gains(trials)
-    return [_told(trial, sign, gains) for trial in trials if trial.params]
 
+    def __init__(self, sign: float) -> None:
+        """sign: -1 where more of the objective is better."""
+        self._sign = sign
+        self._told: dict[int, Told] = {}
+        self._moving: list[int] = []  # open, or ended with a value that moves with the gains
+        self._gained: dict[int, list[float]] = {}
 
-def _gains(trials: Sequence[FrozenTrial]) -> dict[int, float]:
-    found: dict[int, list[float]] = {}
-    for trial in trials:
-        if trial.state.name == "COMPLETE" and trial.value is not None:
+    def told(self, trials: Sequence[FrozenTrial]) -> list[Told]:
+        """All trials that have a point. trials: all of the study, by number."""
+        read = [*self._moving, *range(len(self._told), len(trials))]
+        for number in read:
+            if trials[number].state.name == "COMPLETE":
+                self._gain(trials[number])
+        gains = {samples: fmean(gained) for samples, gained in self._gained.items()}
+        for number in read:
+            self._told[number] = _told(trials[number], self._sign, gains)
+        self._moving = [number for number in read if _moves(trials[number])]
+        return [told for told in self._told.values() if told.raw]
+
+    def _gain(self, trial: FrozenTrial) -> None:
+        if trial.value is not None:
             for samples, value in trial.intermediate_values.items():
-                found.setdefault(samples, []).append(trial.value - value)
-    return {samples: fmean(values) for samples, values in found.items()}
+                self._gained.setdefault(samples, []).append(trial.value - value)
+
+
+def _moves(trial: FrozenTrial) -> bool:
+    return not trial.state.is_finished() or (
+        trial.value is None and bool(trial.intermediate_values)
+    )
 
 
 def _told(trial: FrozenTrial, sign: float, gains: Mapping[int, float]) -> Told:

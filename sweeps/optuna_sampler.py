@@ -52,7 +52,8 @@ class OptunaSampler:
     def _bring_up(self, told: Sequence[Told]) -> None:
         """Make the study hold the told trials; from the start where it does not fit them."""
         fits = len(told) >= len(self._told) and all(
-            t.raw == known.raw and t.number == known.number and known.state in (t.state, "open")
+            t == known
+            or (known.state == "open" and t.raw == known.raw and t.number == known.number)
             for t, known in zip(told, self._told.values(), strict=False)
         )
         if not fits:

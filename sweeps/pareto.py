@@ -16,8 +16,11 @@ def front(points: Sequence[Sequence[float]]) -> list[int]:
     return fronts(points)[0] if points else []
 
 
-def fronts(points: Sequence[Sequence[float]]) -> list[list[int]]:
-    """All points by front: the first is dominated by none, the next by the first alone, ..."""
+def fronts(points: Sequence[Sequence[float]], enough: float = math.inf) -> list[list[int]]:
+    """All points by front: the first is dominated by none, the next by the first alone, ...
+
+    enough: once the fronts hold so many points, no further front is begun.
+    """
     found: list[list[int]] = []
     # Sorted, a point can only be dominated by one before it.
     for i in sorted(range(len(points)), key=lambda i: tuple(points[i])):
@@ -30,6 +33,8 @@ def fronts(points: Sequence[Sequence[float]]) -> list[list[int]]:
             len(found),
         )
         if place == len(found):
+            if sum(map(len, found)) >= enough:
+                continue
             found.append([])
         found[place].append(i)
     return [sorted(members) for members in found]

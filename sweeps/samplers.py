@@ -136,6 +136,9 @@ SAMPLERS: Mapping[str, Callable[[Cube, StudySpec], Sampler]] = {
     "grid": _Grid,
 }
 
+BLIND = ("qmc", "random")
+"""Those that draw from the seed and the number alone: `told` may be left empty."""
+
 _OWN_FRONT = ("nsga2", "qmc", "random", "grid")  # take several values, or none
 
 

@@ -15,20 +15,21 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.spec import JobSpec
 from mir.errors import ConfigError, DivergedError, MirsweepError
-from sweeps.apart import kept_apart
+from sweeps.apart import Places
 from sweeps.axes import Raw, Shown, same_point
 from sweeps.cube import Cube
 from sweeps.draws import Stored
-from sweeps.history import ALSO, ERROR, PAUSED, history
+from sweeps.history import ALSO, ERROR, PAUSED, History
 from sweeps.identity import MAY_CHANGE, identity, recorded_change
 from sweeps.objective import direction, turned
 from sweeps.points import uniform
-from sweeps.samplers import ExhaustedError, make_sampler
+from sweeps.samplers import BLIND, ExhaustedError, make_sampler
 from sweeps.secrets import without_password
 from sweeps.seeds import seed_of
 from sweeps.space import space_of
 from sweeps.spec import SweepSpec
 from sweeps.storage import open_storage, storage_errors, storage_url
+from sweeps.told import Told
 from sweeps.transfer import Earlier, start_points
 
 if TYPE_CHECKING:
@@ -90,6 +91,9 @@ class Study:
         self.space = space_of(sweep)
         self._cube = Cube(self.space)
         self._sampler = make_sampler(self._cube, sweep.study)
+        self._places = Places(self._cube)
+        sign = 1.0 if direction(sweep.study.objective) == "minimize" else -1.0
+        self._history = History(sign)
         self._url = storage_url(sweep.study.storage, folder)
         self._open: dict[int, optuna.trial.Trial] = {}
         storage = open_storage(self._url)
@@ -241,7 +245,10 @@ class Study:
         import optuna
 
         running = optuna.trial.TrialState.RUNNING
-        for _ in range(len(self._trials()), number + 1):
+        there = number + 1
+        while there > 0 and self._find(there - 1) is None:  # quicker than to count them all
+            there -= 1
+        for _ in range(there, number + 1):
             self._study.add_trial(optuna.trial.create_trial(state=running))
         while self._there(number).state.name == "WAITING":  # in an earlier version's queue
             self._study.ask()
@@ -272,7 +279,9 @@ class Study:
         from sweeps.given import Given
 
         self._study.sampler = Given(values)
-        return self.space.draw(trial)
+        raw = self.space.draw(trial)
+        self._places.note(trial.number, raw)
+        return raw
 
     def _show(self, trial: optuna.trial.Trial, shown: Shown) -> None:
         if _SHOWN not in trial.user_attrs:
@@ -280,16 +289,19 @@ class Study:
 
     def _proposed(self, number: int, given: Raw) -> Raw:
         """The sampler's choice of what is not given; a random one where it has no point left."""
-        sign = 1.0 if direction(self.sweep.study.objective) == "minimize" else -1.0
-        told = [t for t in history(self._trials(), sign) if t.number != number]
         seed = seed_of(self.sweep.study.seed, number)
+        told = () if self.sweep.study.sampler in BLIND else self._told(number)
         try:
             chosen = self._sampler.propose(number, told)
         except ExhaustedError:
             if not given:
                 raise
             chosen = self._cube.values(uniform(seed, self._cube.dimensions))
-        return {**kept_apart(self._cube, chosen, told, seed), **given}
+        return {**self._places.kept_apart(chosen, number, seed), **given}
+
+    def _told(self, number: int) -> list[Told]:
+        """All trials but this one."""
+        return [t for t in self._history.told(self._trials()) if t.number != number]
 
     def _whole(self, values: Raw) -> Raw | None:
         """The point that these values are, None where they are not all of one."""
@@ -350,6 +362,8 @@ class Study:
                 f"study '{self.sweep.name}' was begun with another recipe: {change}. Only "
                 f"{', '.join(MAY_CHANGE)} may change: restore the recipe or give it another name."
             )
+        for trial in self._trials():
+            self._places.note(trial.number, trial.params)
 
     def _start(self, earlier: Callable[[str], Sequence[Earlier]]) -> list[Mapping[str, Any]]:
         """The base recipe's own point, those given by hand, and the best of earlier studies."""

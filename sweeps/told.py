@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 from sweeps.axes import Raw
@@ -36,7 +37,7 @@ class Told:
         """Whether it may be good: it ended, and breaks nothing."""
         return self.ended and self.violation == 0
 
-    @property
+    @cached_property  # sorted by it, of thousands
     def violation(self) -> float:
         """The sum of what is broken."""
         return sum(max(0.0, violation) for violation in self.violations.values())

@@ -54,15 +54,21 @@ def _fitting(space: Space, shown: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Transfer:
-    """How an earlier study ranks the `n` variants that both have finished. rho: None below 3."""
+    """How an earlier study ranks the `n` variants that both have finished. rho: None below 3.
+
+    problem: why the study cannot be read, where it cannot.
+    """
 
     study: str
     n: int
     rho: float | None
     p: float | None
+    problem: str = ""
 
     def __str__(self) -> str:
         """One plain sentence."""
+        if self.problem:
+            return self.problem
         if self.rho is None:
             return f"{self.study}: {self.n} variants in common are too few to compare rankings"
         return (

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,17 +26,16 @@ def status(
 ) -> None:
     """Show how a study stands: a line a trial, the best so far, time left."""
     from orchestrator.ledger import ledger
-    from orchestrator.views.as_json import sweep_json
     from orchestrator.views.live import LiveView, render
     from orchestrator.views.terminal import terminal
 
     folder, view = load_study(study)
     if as_json and not watch:
-        print_json(sweep_json(view, view.updated, folder))
+        print_json(_facts(view, folder))
         return
     if as_json:
         for now in _changes(folder, view):
-            typer.echo(json_line(sweep_json(now, now.updated, folder)))
+            typer.echo(json_line(_facts(now, folder)))
         return
     console = terminal()
     if watch and console.is_terminal:
@@ -50,6 +50,15 @@ def status(
     if view.ended is None:
         age = time.time() - view.updated
         console.print(f"last sign of life {age:.0f} s ago", style="dim", highlight=False)
+
+
+def _facts(view: SweepView, folder: Path) -> dict[str, Any]:
+    """The sweep, and how the studies that it began from rank what both have tried."""
+    from orchestrator.earlier import transfers
+    from orchestrator.views.as_json import sweep_json
+
+    compared = [asdict(found) for found in transfers(view)]
+    return {**sweep_json(view, view.updated, folder), "warm_start": compared}
 
 
 def _changes(folder: Path, view: SweepView) -> Iterator[SweepView]:

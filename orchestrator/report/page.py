@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from string import Template
 
+from orchestrator.earlier import transfers
 from orchestrator.ledger import ledger
 from orchestrator.report import figures, tables
 from orchestrator.report.facts import caution, favourites, tiles, verdict, witnesses
@@ -108,6 +109,7 @@ def _agreement(view: SweepView) -> str:
     )
     if len(trials) >= 2:
         parts.append(figure(figures.agreement(trials, best)))
+    parts += [note(f"Warm start: {str(found).removesuffix('.')}.") for found in transfers(view)]
     return section("Can MIR be trusted here?", *parts)
 
 

@@ -63,7 +63,7 @@ def _front(view: SweepView) -> list[tuple[str, str]]:
     if on_front := pareto(view):
         names = " and ".join([spec.objective, *spec.also])
         rows.append(("Pareto front", f"of {names}: trials {', '.join(map(str, on_front))}"))
-    return rows + [("warm start", found) for found in transfers(view)]
+    return rows + [("warm start", str(found)) for found in transfers(view)]
 
 
 def _best_params(view: SweepView) -> dict[str, float | int | str]:

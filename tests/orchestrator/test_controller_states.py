@@ -20,10 +20,12 @@ from orchestrator.control import Request, post, waiting
 from orchestrator.eventlog import read_records
 from orchestrator.fold import load_view
 from orchestrator.state import TrialState
+from orchestrator.views.standing import best_trial
 from sweeps.spec import BudgetSpec, StopSpec
 
 TOLD = {TrialState.COMPLETE: "COMPLETE", TrialState.PRUNED: "PRUNED", TrialState.FAILED: "FAIL"}
 WHICH = st.integers(0, 7)
+SCORED = range(EVERY, SAMPLES + 1, EVERY)
 FAILURES = st.sampled_from(
     [
         lost(),
@@ -53,13 +55,18 @@ class Sweep(RuleBasedStateMachine):
         pause=st.booleans(),
         sizes=st.sampled_from([(), (1, 2), (2, 1, 1)]),
         samples=st.sampled_from([None, SAMPLES, 3 * SAMPLES]),
+        blind=st.sets(st.tuples(st.integers(0, 7), st.sampled_from(SCORED)), max_size=12),
+        patience=st.integers(0, 2),
     )
-    def begin(self, trials, cpus, pause, sizes, samples):
+    def begin(self, trials, cpus, pause, sizes, samples, blind, patience):
         enter = self._quick.enter_context
         enter(mock.patch("orchestrator.controller.POLL_S", 0.0))
         enter(mock.patch("orchestrator.trackers.background.BACKOFF_S", (0.001,)))
         enter(mock.patch("orchestrator.controller.FLUSH_S", 0.02))
-        stop = StopSpec(min_samples=EVERY, min_trials=2, confidence=0.0, pause=pause)
+        stop = StopSpec(
+            min_samples=EVERY, min_trials=2, confidence=0.0, pause=pause,
+            infeasible_patience=patience,
+        )  # fmt: skip
         spec = make_sweep(trials, stop=stop)
         budget = BudgetSpec(trials=trials, samples=samples)
         spec = spec.model_copy(update={"budget": budget})
@@ -70,6 +77,7 @@ class Sweep(RuleBasedStateMachine):
         self.least = max(sizes, default=1)
         cpus = float(max(cpus, self.least))
         self.stage = Stage(Path(self._folder.name), spec, cpus, sizes)
+        self.stage.jobs.blind = blind
         enter(self.stage.played())
         self.stage.begin()
 
@@ -256,6 +264,13 @@ def check(stage, asked):
         samples = [scored.samples for scored in trial.scores]
         assert samples == sorted(set(samples))
         assert trial.state is not TrialState.COMPLETE or samples[-1] == SAMPLES
+        # What does not count is never a value, in the log or in Optuna.
+        counting = [at for at in samples if (number, at) not in stage.jobs.blind]
+        counted = zip(samples, trial.counted, strict=True)
+        assert [at for at, counts in counted if counts] == counting
+        assert sorted(stage.study.reports.get(number, {})) == counting
+    best = best_trial(view)
+    assert best is None or (best.number, best.scores[-1].samples) not in stage.jobs.blind
     # Going on with what is finished changes nothing.
     ran = dict(stage.jobs.ran)
     stage.begin()

@@ -15,7 +15,6 @@ from orchestrator.state import TrialState
 from orchestrator.trackers.memory import MemoryTracker
 from orchestrator.views.as_json import sweep_json
 from sweeps.cube import Cube
-from sweeps.history import history
 from sweeps.samplers import SAMPLERS, make_sampler
 from sweeps.scalar import scalarised
 from sweeps.space import space_of
@@ -34,7 +33,9 @@ def test_the_front_holds_what_nobody_beats_in_everything():
     good = replace(make_trial(1, quality=1.0, moca=True), seconds=90.0)
     beaten = replace(make_trial(2, quality=0.1), seconds=95.0)
     stopped = replace(good, number=3, state=TrialState.PRUNED)
-    view = replace(make_view(), trials={t.number: t for t in (cheap, good, beaten, stopped)})
+    trap = replace(cheap, number=4, seconds=1.0, feasible=False)  # best of all, and blind
+    trials = (cheap, good, beaten, stopped, trap)
+    view = replace(make_view(), trials={t.number: t for t in trials})
     assert pareto(view) == []
     view = with_also(view, "device-hours")
     assert pareto(view) == [0, 1]
@@ -62,7 +63,7 @@ def test_the_study_hears_every_objective(tmp_path):
     Controller(
         spec, tmp_path / "s", InlineExecutor(FakeJobs()), MemoryTracker(), open_study=open_study
     ).run()
-    known = history(opened[-1]._trials(), 1.0)
+    known = opened[-1]._told(99)
     assert [t.values[1:] for t in known if t.state == "complete"] == [(2.0,)] * sum(
         t.state == "complete" for t in known
     )

@@ -24,11 +24,20 @@ def with_(view, *, budget=None, resources=None, **fields):
     return replace(view, spec=view.spec.model_copy(update=changes), **fields)
 
 
+def scored_in(seconds, trial):
+    """The trial with scores that took so long each."""
+    slow = tuple(score.model_copy(update={"seconds": seconds}) for score in trial.scores)
+    return replace(trial, scores=slow)
+
+
 def test_hours_are_those_of_devices_and_saved_ones_those_not_run():
     half = replace(
-        make_trial(1, state=TrialState.PRUNED, samples=2048), seconds=1800.0, verdict=Verdict.PRUNE
+        scored_in(36.0, make_trial(1, state=TrialState.PRUNED, samples=2048)),
+        seconds=1800.0,
+        verdict=Verdict.PRUNE,
     )
-    broken = replace(make_trial(2, state=TrialState.FAILED, samples=512), seconds=360.0)
+    broken = scored_in(36.0, make_trial(2, state=TrialState.FAILED, samples=512))
+    broken = replace(broken, seconds=360.0)
     view = replace(make_view(), trials={1: half, 2: broken}, busy=2160.0)
     gang = ResourceSpec(workers=4, gpus_per_worker=0.5, price_per_hour=3.0)
     found = ledger(with_(view, resources=gang), view.updated)
@@ -36,9 +45,12 @@ def test_hours_are_those_of_devices_and_saved_ones_those_not_run():
     assert found.used == pytest.approx(2160 / 3600 * 2)
     assert found.saved == pytest.approx(0.5 * 2), "half of the samples were left"
     assert found.wasted == pytest.approx(0.1 * 2)
+    assert found.scoring == pytest.approx((5 + 2) * 0.01 * 2)
     assert found.cost == pytest.approx(3.0 * found.used)
     assert found.wrong is None, "nobody ended, so nothing is known of how trials go on"
-    assert dict(found.lines())["saved"] == "1 GPU-hours by stopping 1 early"
+    lines = dict(found.lines())
+    assert lines["used"] == "1.2 GPU-hours, 12 % of it for scoring"
+    assert lines["saved"] == "1 GPU-hours by stopping 1 early"
     assert ledger(view, view.updated).unit == "core-hours"
 
 

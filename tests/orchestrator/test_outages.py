@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from small_world import RATE, FakeJobs, FakeStudy, make_sweep
+from tracking_server import Paced, Sweep, sweep_of
 
 from jobs.events import Stopped
 from mir.errors import ClusterError
@@ -27,7 +29,9 @@ from orchestrator.journal import Journal
 from orchestrator.state import TrialState
 from orchestrator.steering import enlarge
 from orchestrator.trackers.memory import MemoryTracker
+from orchestrator.trackers.mlflow_tracker import MlflowTracker
 from sweeps.samplers import ExhaustedError
+from sweeps.study import Study
 
 SPEC = make_sweep(6)
 
@@ -153,6 +157,23 @@ def test_nobody_waits_longer_for_a_slow_storage_than_was_said():
     clerk.close()
 
 
+class StoppedJobs(FakeJobs):
+    """Jobs that train on until something is stuck, and release it when they have stopped."""
+
+    def __init__(self, order, release, *, waits):
+        super().__init__()
+        self.order, self.release, self.waits = order, release, waits
+
+    def _events(self, number, spec, place):
+        for event in super()._events(number, spec, place):
+            while getattr(event, "samples", 0) > 16 and self.waits and "stuck" not in self.order:
+                time.sleep(0.001)
+            if isinstance(event, Stopped):
+                self.order.append("stopped")
+                self.release.set()
+            yield event
+
+
 @pytest.mark.parametrize(("stuck", "patience_s"), [("report", 60.0), ("ask", 0.01)])
 def test_a_stop_is_carried_out_while_the_storage_is_stuck(stuck, patience_s, tmp_path, monkeypatch):
     monkeypatch.setattr("orchestrator.controller.POLL_S", 0.0)
@@ -175,17 +196,8 @@ def test_a_stop_is_carried_out_while_the_storage_is_stuck(stuck, patience_s, tmp
                 release.wait(20.0)
                 order.append("answers")
 
-    class Jobs(FakeJobs):
-        def _events(self, number, spec, place):
-            for event in super()._events(number, spec, place):
-                while getattr(event, "samples", 0) > 16 and stuck == "ask" and "stuck" not in order:
-                    time.sleep(0.001)
-                if isinstance(event, Stopped):
-                    order.append("stopped")
-                    release.set()
-                yield event
-
-    executor = InlineExecutor(Jobs(), slots=2, nodes=((2.0, 0.0),))
+    jobs = StoppedJobs(order, release, waits=stuck == "ask")
+    executor = InlineExecutor(jobs, slots=2, nodes=((2.0, 0.0),))
     spec = make_sweep(1 if stuck == "report" else 2)
     study = Stuck(spec)
     view = Controller(
@@ -193,6 +205,57 @@ def test_a_stop_is_carried_out_while_the_storage_is_stuck(stuck, patience_s, tmp
     ).run()
     assert order == ["stuck", "stopped", "answers"]
     assert (view.ended, view.trials[0].state) == (None, TrialState.PAUSED)
+
+
+@pytest.mark.filterwarnings("ignore:The ``noload``:DeprecationWarning")  # MLflow's SQLAlchemy
+def test_a_stop_is_carried_out_while_mlflow_hangs(tmp_path, monkeypatch):
+    monkeypatch.setattr("orchestrator.controller.POLL_S", 0.0)
+    folder, order, release = tmp_path / "study", [], threading.Event()
+
+    class Hanging(MlflowTracker):
+        def _log_points(self, trial, mine):
+            if "stuck" not in order:
+                order.append("stuck")
+                post(folder, Request(verb="stop"))
+                release.wait(20.0)
+                order.append("answers")
+            super()._log_points(trial, mine)
+
+    spec = make_sweep(1)
+    jobs = StoppedJobs(order, release, waits=True)
+    view = Controller(
+        spec, folder, InlineExecutor(jobs), Hanging(), open_study=lambda *_: FakeStudy(spec)
+    ).run()
+    assert order == ["stuck", "stopped", "answers"]
+    assert (view.ended, view.trials[0].state) == (None, TrialState.PAUSED)
+    kept = MlflowTracker()
+    kept.open_sweep(spec, folder)
+    run = kept._client.get_run(kept._children[0])
+    kept.close()
+    assert (run.info.status, run.data.tags["mirsweep.state"]) == ("SCHEDULED", "paused")
+
+
+def test_a_study_database_that_is_really_locked_holds_up_no_training(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("sweeps.storage.LOCK_TIMEOUT_S", 0.05)
+    folder = tmp_path / "study"
+    sweep = Sweep(
+        sweep_of(6, None), folder, Paced(0.01), tracker=MemoryTracker(), slots=2, patience_s=0.05
+    )
+    sweep.until(1)
+    with closing(sqlite3.connect(folder / "study.db")) as lock:
+        lock.execute("BEGIN EXCLUSIVE")
+        training = [*sweep.when(lambda view: view.trials).trials]
+        sweep.when(lambda view: all(view.trials[number].state.final for number in training))
+        assert "database is locked" in caplog.text
+        lock.rollback()
+    view = sweep.over()
+    assert len(view.trials) == 6
+    told = Study(view.spec, folder)._trials()
+    assert [trial.state.name for trial in told] == ["COMPLETE"] * 6
+    assert [trial.value for trial in told] == [view.trials[n].objective for n in range(6)]
+    for trial in told:
+        counting = {s.samples for s in view.trials[trial.number].scores}
+        assert set(trial.intermediate_values) == counting
 
 
 def test_what_is_no_outage_reaches_the_caller():

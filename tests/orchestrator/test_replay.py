@@ -1,6 +1,7 @@
 """Replays: the same controller in virtual time; equal for equal seeds; every hour counted."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,9 +20,11 @@ from orchestrator.replay.run import replay
 from orchestrator.replay.synthetic import synthetic
 from orchestrator.replay.table import load_table, save_table, table_of
 from orchestrator.views.replay import cells
+from sweeps.recipe import load_recipe
 from sweeps.spec import ResourceSpec
 
-REAL = Path(__file__).parents[2] / "infra" / "curves" / "real-cpu.json"
+ROOT = Path(__file__).parents[2]
+REAL = ROOT / "infra" / "curves" / "real-cpu.json"
 
 
 def launch(trial, attempt=1):
@@ -171,6 +174,22 @@ def test_the_shipped_curves_are_small_real_and_replay():
     plain, chosen = json.loads(found.stdout)
     assert (plain["policy"], chosen["policy"]) == ("random, none", "gp, median")
     assert all(hours > 0 for hours in plain["hours"])
+
+
+def test_the_example_of_the_readme_replays_the_quickstart(tmp_path, monkeypatch):
+    table = synthetic(load_recipe(ROOT / "sweeps" / "recipes" / "quickstart.yaml"))
+    with monkeypatch.context() as patch:  # the study stays
+        patch.setattr("tempfile.TemporaryDirectory", lambda **_: nullcontext(tmp_path))
+        replay(table, table.spec, 0, 2)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "study").rename(tmp_path / "runs" / "quickstart")
+    monkeypatch.chdir(tmp_path)
+    lines = (ROOT / "README.md").read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith(".venv/bin/mirsweep replay "))
+    found = CliRunner().invoke(app, [*line.split()[1:], "--seeds", "2"])
+    assert found.exit_code == 0, found.output
+    assert "gp, hyperband" in found.output
+    assert (tmp_path / "replay.png").stat().st_size > 10_000
 
 
 @pytest.mark.parametrize(

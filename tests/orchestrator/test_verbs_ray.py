@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,10 @@ def look(here: Terminals) -> None:
     assert told["trials"][0]["state"] == "running"
     assert here.answer("show", "tiny", "0")["job"]["optim"]["learning_rate"] == 1e-3
     assert here.run("logs", "tiny", "0", "--json").returncode == 0
+    done = here.run("export", "tiny", "model", "--best")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "tiny: no trial of it is complete and feasible" in done.stderr
+    assert not Path(here.folder, "model").exists()
 
 
 def look_longer(here: Terminals) -> None:
@@ -62,6 +67,14 @@ def steer(here: Terminals) -> None:
     assert after.restarts == 0
 
 
+def watched(said: str) -> None:
+    """Lines of one sweep, from trial 0 training to the last of it."""
+    lines = [json.loads(line) for line in said.splitlines()]
+    states = [line["trials"][0]["state"] for line in lines]
+    assert states[0] == "running" and "paused" in states
+    assert [line["trials_budget"] for line in (lines[0], lines[-1])] == [2, 4]
+
+
 def wrong_usage(here: Terminals) -> None:
     """A line and the documented code for what cannot be done."""
     for code, words in {
@@ -80,11 +93,16 @@ def test_every_verb_works_from_another_terminal_while_the_sweep_runs(tmp_path):
     running = here.start("run", recipe, "--json")
     here.until(lambda view: bool(view.trials) and bool(view.trials[0].steps))
     look(here)
+    watching = here.start("status", "tiny", "--watch", "--json")
+    assert watching.stdout is not None
+    first = watching.stdout.readline()
     steer(here)
     assert here.answer("stop", "tiny", "--now")["taken"] is True
     said = end(running)
     assert running.returncode == INTERRUPTED, said
     assert "stopped by `mirsweep stop`" in said.splitlines()[-1]
+    watched(first + end(watching))
+    assert watching.returncode == 0
     wrong_usage(here)
 
     running = here.start("run", recipe)

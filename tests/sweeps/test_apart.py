@@ -3,12 +3,15 @@
 import math
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sweeps_scores import a_sweep, ask
 
-from sweeps.apart import NEAR, kept_apart
+from sweeps.apart import NEAR, Places
 from sweeps.cube import Cube
-from sweeps.history import history
-from sweeps.samplers import SAMPLERS
+from sweeps.points import uniform
+from sweeps.samplers import BLIND, SAMPLERS
+from sweeps.seeds import seed_of
 from sweeps.space import space_of
 from sweeps.study import Study
 from sweeps.told import Told
@@ -24,8 +27,14 @@ def three_sources():
 
 
 def refused(cube, tried, chosen):
-    told = [Told(number=0, raw=cube.raw(tried), state="complete", values=(1.0,))]
-    return kept_apart(cube, cube.values(chosen), told, seed=1) != cube.values(chosen)
+    return kept(cube, [tried], chosen) != cube.values(chosen)
+
+
+def kept(cube, tried, chosen, number=99):
+    places = Places(cube)
+    for n, units in enumerate(tried):
+        places.note(n, cube.raw(units))
+    return places.kept_apart(cube.values(chosen), number, seed=1)
 
 
 def distance(cube, a, b):
@@ -46,9 +55,46 @@ def test_a_mixture_is_near_by_its_weights_whatever_its_u():
 
 def test_every_place_in_a_small_space_may_be_taken_twice_rather_than_never():
     cube = Cube(space_of(a_sweep(space={"resources": {"workers": {"choices": [1, 2]}}})))
-    told = [Told(number=n, raw={"resources.workers": n + 1}, state="open") for n in range(2)]
-    chosen = cube.values([0.1])
-    assert kept_apart(cube, chosen, told, seed=0) == chosen
+    assert kept(cube, [[0.1], [0.9]], [0.1]) == cube.values([0.1])
+
+
+CUBE = Cube(space_of(a_sweep()))
+# A lattice of half the distance: many points are near many others.
+on_lattice = st.lists(st.integers(0, 3).map(lambda n: 0.4 + n * NEAR / 2), min_size=4, max_size=4)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(on_lattice, max_size=12), on_lattice, st.integers(0, 11))
+def test_a_point_is_replaced_where_a_look_at_every_trial_says_so(tried, chosen, number):
+    here = CUBE.space.coordinates(CUBE.raw(chosen))
+    there = [CUBE.space.coordinates(CUBE.raw(units)) for units in tried]
+    near = any(math.dist(here, place) < NEAR for n, place in enumerate(there) if n != number)
+    expected = uniform(seed_of(1, "apart", 0), CUBE.dimensions) if near else chosen
+    assert kept(CUBE, tried, chosen, number) == CUBE.values(expected)
+
+
+@pytest.mark.parametrize("storage", [None, "memory:"])
+def test_a_point_that_was_tried_before_the_study_was_opened_is_not_tried_again(storage, tmp_path):
+    sweep = a_sweep(study={"sampler": "random", "storage": storage})
+    study = Study(sweep, tmp_path)
+    chosen = study._sampler.propose(1, ())
+    first = study.ask(0, chosen)
+    study = Study(sweep, tmp_path)
+    study.restore(0, first.raw, first.shown)
+    assert study.ask(1, {}).raw != first.raw
+
+
+@pytest.mark.parametrize("sampler", BLIND)
+def test_a_sampler_that_does_not_look_back_is_asked_without_reading_what_was_told(
+    sampler, tmp_path, monkeypatch
+):
+    told = [Told(number=n, raw=CUBE.raw([n / 9] * 4), state="failed") for n in range(9)]
+    sweep = a_sweep(study={"sampler": sampler, "storage": "memory:"})
+    made = SAMPLERS[sampler](CUBE, sweep.study)
+    assert made.propose(9, told) == made.propose(9, ())
+    study = Study(sweep, tmp_path)
+    monkeypatch.setattr(study, "_trials", lambda: pytest.fail("read every trial"))
+    assert [study.ask(number, {}).number for number in range(3)] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("sampler", [name for name in SAMPLERS if name != "grid"])
@@ -69,9 +115,9 @@ def test_the_standard_error_of_the_last_value_reaches_the_samplers(tmp_path):
     number = ask(study).number
     study.report(number, 500, 2.5, 0.04)
     study.report(number, 1000, 2.4, 0.03)
-    assert history(study._trials(), 1.0)[0].errors == (0.03,)
+    assert study._told(99)[0].errors == (0.03,)
     study.tell_complete(number, 2.4, {})
-    (told,) = history(study._trials(), 1.0)
+    (told,) = study._told(99)
     assert (told.values, told.errors) == ((2.4,), (0.03,))
 
 

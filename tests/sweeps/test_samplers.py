@@ -1,5 +1,7 @@
 """Samplers: functions of what was told, drawn to good points and never to infeasible ones."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,11 +9,12 @@ from hypothesis import strategies as st
 from sweeps_scores import a_sweep
 
 from mir.errors import ConfigError
-from sweeps.apart import NEAR, kept_apart
+from sweeps.apart import NEAR, Places
 from sweeps.cube import Cube
+from sweeps.evolution import POPULATION, _best
 from sweeps.gaussian import fit
 from sweeps.pareto import crowding, dominates, fronts
-from sweeps.samplers import SAMPLERS
+from sweeps.samplers import SAMPLERS, make_sampler
 from sweeps.space import space_of
 from sweeps.spec import StudySpec
 from sweeps.told import Told
@@ -69,16 +72,20 @@ def test_values_with_large_errors_are_believed_less():
     assert unsure < sure
 
 
-def learnt(sampler, trap, seed):
-    """The last points of a study whose value falls towards high rates, infeasible past a half."""
-    spec = StudySpec(sampler=sampler, seed=seed, startup_trials=6)
-    made, known = SAMPLERS[sampler](CUBE, spec), []
+def learnt(sampler, trap, seed, also=()):
+    """The last points of a study whose value falls towards high rates, infeasible past a half.
+
+    also: other objectives, which fall likewise.
+    """
+    spec = StudySpec(sampler=sampler, seed=seed, startup_trials=6, also=also)
+    made, known = make_sampler(CUBE, spec), []
     for number in range(40):
         raw = CUBE.taken(made.propose(number, known))
         units = CUBE.units(raw)
         rate = units[list(CUBE.parameters).index("optim.learning_rate")]
         broken = 1.0 if trap and rate > 0.5 else -1.0
-        known.append(told(number, units, 1.0 - rate, broken))
+        values = tuple(1.0 - rate for _ in ("mir", *also))
+        known.append(replace(told(number, units, 1.0 - rate, broken), values=values))
     return [1.0 - t.values[0] for t in known[-12:]]
 
 
@@ -103,6 +110,23 @@ def test_an_answer_depends_on_the_arguments_alone(sampler):
         assert fresh.propose(12, known) != fresh.propose(13, known)
 
 
+@pytest.mark.parametrize("sampler", [name for name in SAMPLERS if name != "grid"])
+def test_no_answer_remembers_what_a_trial_had_before(sampler, monkeypatch):
+    monkeypatch.setattr("sweeps.evolution._STRIDE", 3)
+    spec = StudySpec(sampler=sampler, seed=3, startup_trials=2)
+    known = [
+        told(n, [(n * 0.37 + k * 0.21) % 1 for k in range(4)], n % 5, state="stopped")
+        for n in range(80)
+    ]
+    used = SAMPLERS[sampler](CUBE, spec)
+    for changed in ((), range(0, 80, 7), range(0, 80, 6), (76,)):
+        for number in changed:  # it went on and stopped again, with another value
+            known[number] = replace(known[number], values=(-float(number),))
+        proposed = used.propose(len(known), known)
+        assert proposed == SAMPLERS[sampler](CUBE, spec).propose(len(known), known)
+        known.append(Told(number=len(known), raw=CUBE.taken(proposed), state="open"))
+
+
 def test_a_grid_gives_each_point_once_and_then_refuses():
     spec = StudySpec(sampler="grid", grid_levels=3)
     sampler, known = SAMPLERS["grid"](CUBE, spec), []
@@ -118,14 +142,37 @@ def test_a_grid_gives_each_point_once_and_then_refuses():
 
 
 def test_near_repeats_are_refused_by_weights_not_by_parameters():
-    tried = [told(0, FIRST, 1.0)]
-    again = kept_apart(CUBE, CUBE.values(FIRST), tried, seed=1)
-    assert again != CUBE.values(FIRST)
-    moved = [FIRST[0], FIRST[1] + 3 * NEAR, *FIRST[2:]]
-    assert kept_apart(CUBE, CUBE.values(moved), tried, seed=1) == CUBE.values(moved)
-    unused = [*FIRST[:2], 0.2, 0.9]  # without MoCa its width is no difference
-    off = [told(0, [*FIRST[:2], 0.2, 0.1], 1.0)]
-    assert kept_apart(CUBE, CUBE.values(unused), off, seed=1) != CUBE.values(unused)
+    def kept(tried, chosen):
+        places = Places(CUBE)
+        places.note(0, CUBE.raw(tried))
+        return places.kept_apart(CUBE.values(chosen), number=1, seed=1) == CUBE.values(chosen)
+
+    assert not kept(FIRST, FIRST)
+    assert kept(FIRST, [FIRST[0], FIRST[1] + 3 * NEAR, *FIRST[2:]])
+    # Without MoCa its width is no difference.
+    assert not kept([*FIRST[:2], 0.2, 0.1], [*FIRST[:2], 0.2, 0.9])
+
+
+@pytest.mark.parametrize("violation", [0.1, 9.0])
+def test_of_several_objectives_too_the_feasible_are_bred_from_first(
+    violation,
+):
+    good = [replace(told(n, FIRST, 1.0), values=(2.0 + n, 9.0 - n)) for n in range(POPULATION)]
+    trap = replace(told(POPULATION, FIRST, 0.0, broken=violation), values=(0.0, 0.0))
+    worse = replace(told(POPULATION + 1, FIRST, 0.0, broken=2 * violation), values=(0.0, 0.0))
+    assert trap not in _best([trap, *good])
+    # Where too few are feasible, those that break least follow them, whatever their values.
+    assert _best([worse, trap, *good[:3]])[3:] == [trap, worse]
+    assert set(map(_number, _best([worse, trap, *good[:3]])[:3])) == {0, 1, 2}
+
+
+def _number(t):
+    return t.number
+
+
+@pytest.mark.parametrize("sampler", ["gp", "cmaes", "nsga2", "tpe"])
+def test_of_several_objectives_too_a_sampler_leaves_the_trap(sampler):
+    assert np.mean(learnt(sampler, trap=True, seed=0, also=("gap",))) < 0.55
 
 
 vectors = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=25)
@@ -141,6 +188,13 @@ def test_fronts_are_those_of_the_definition(values):
         assert set(found) == expected
         left -= expected
     assert not left
+
+
+@given(vectors, st.integers(1, 9))
+def test_the_first_fronts_are_the_same_where_they_are_enough(values, enough):
+    found = fronts(values, enough)
+    assert found == fronts(values)[: len(found)]
+    assert sum(map(len, found)) >= min(enough, len(values))
 
 
 def test_the_ends_of_a_front_have_infinite_room():

@@ -10,7 +10,6 @@ import pytest
 from sweeps_scores import a_sweep, ask, no_study
 
 from mir.errors import ClusterError, ConfigError, DivergedError, MirsweepError
-from sweeps.history import history
 from sweeps.identity import first_change
 from sweeps.samplers import SAMPLERS
 from sweeps.spec import SweepSpec
@@ -183,7 +182,7 @@ def test_a_paused_trial_is_running_to_optuna_and_stopped_to_samplers(tmp_path):
     study.report(number, 300, 2.5, 0.01)
 
     def told():
-        return history(study._trials(), 1.0)[0]
+        return study._told(99)[0]
 
     for paused, state in ((True, "stopped"), (True, "stopped"), (False, "open")):
         study.paused(number, paused=paused)
