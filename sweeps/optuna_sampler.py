@@ -36,8 +36,12 @@ class OptunaSampler:
     ) -> None:
         self._cube, self._spec, self._make = cube, spec, make
         self._distributions = {n: _distribution(p) for n, p in cube.parameters.items()}
-        self._study = optuna.create_study()
-        self._told: dict[int, Told] = {}
+        self._begin()
+
+    def _begin(self) -> None:
+        self._storage = optuna.storages.InMemoryStorage()
+        self._study = optuna.create_study(storage=self._storage)
+        self._told: list[Told] = []
 
     def propose(self, number: int, told: Sequence[Told]) -> dict[str, Value]:
         """What Optuna's sampler suggests; values of branches not taken lie in the middle."""
@@ -46,24 +50,28 @@ class OptunaSampler:
         trial = self._study.ask()
         drawn = self._cube.space.draw(trial)
         # The trial belongs to the next call, which is told what became of the proposal.
-        self._told[trial.number] = Told(number=number, raw=drawn, state="open")
+        self._told.append(Told(number=number, raw=drawn, state="open"))
         return self._cube.values(self._cube.units(drawn)) | drawn
 
     def _bring_up(self, told: Sequence[Told]) -> None:
-        """Make the study hold the told trials; from the start where it does not fit them."""
-        fits = len(told) >= len(self._told) and all(
-            t == known
-            or (known.state == "open" and t.raw == known.raw and t.number == known.number)
-            for t, known in zip(told, self._told.values(), strict=False)
-        )
-        if not fits:
-            self._study, self._told = optuna.create_study(), {}
+        """Make the study hold the told trials; from the start where it holds more."""
+        if len(told) < len(self._told):
+            self._begin()
         for place, t in enumerate(told):
-            if place not in self._told:
+            if place == len(self._told):
                 self._study.add_trial(self._frozen(t))
-            elif self._told[place].state != t.state:
-                self._tell(place, t)
-            self._told[place] = t
+                self._told.append(t)
+            elif not _same(self._told[place], t):
+                self._replace(place, t)
+                self._told[place] = t
+
+    def _replace(self, place: int, t: Told) -> None:
+        # Optuna lets no trial that has ended change, and a new study costs as much as all trials.
+        study = self._study._study_id
+        frozen = self._frozen(t)
+        frozen.number = place
+        frozen._trial_id = self._storage.get_trial_id_from_study_id_trial_number(study, place)
+        self._storage._set_trial(frozen._trial_id, frozen)
 
     def _frozen(self, t: Told) -> FrozenTrial:
         state, value = _end(t)
@@ -75,13 +83,10 @@ class OptunaSampler:
             constraints=dict(t.violations),
         )
 
-    def _tell(self, place: int, t: Told) -> None:
-        trials = self._study.get_trials(deepcopy=False)
-        trial = optuna.trial.Trial(self._study, trials[place]._trial_id)
-        for name, violation in t.violations.items():
-            trial.set_constraint(name, violation)
-        state, value = _end(t)
-        self._study.tell(trial, value, state=state)
+
+def _same(known: Told, t: Told) -> bool:
+    """Whether Optuna's trial stays; what a running one has reported is not in it."""
+    return known == t or (known.state == t.state == "open" and known.raw == t.raw)
 
 
 def _end(t: Told) -> tuple[TrialState, float | None]:
