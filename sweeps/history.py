@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from bisect import insort
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 ERROR, ALSO, PAUSED = "mirsweep:error", "mirsweep:also", "mirsweep:paused"
+ENOUGH = 32
+"""Complete trials that tell what is gained: their mean is then known to a sixth of their spread."""
 _STATES: Mapping[str, State] = {
     "COMPLETE": "complete",
     "PRUNED": "stopped",
@@ -22,46 +25,54 @@ _STATES: Mapping[str, State] = {
 
 
 class History:
-    """The trials of one study as told so far. What has ended is read once: it does not change.
+    """The trials of one study as told so far. What has ended is read again for its estimate alone.
 
     A stopped trial counts with its last value and what complete trials gained, on average, after
-    the same samples, so that early values are not taken for late ones. A paused one, which Optuna
-    takes for running, counts as stopped until it goes on.
+    the same samples, so that early values are not taken for late ones. The average is that of the
+    first `ENOUGH` complete trials by number: it settles, and all stopped trials with it. A paused
+    trial, which Optuna takes for running, counts as stopped until it goes on.
     """
 
     def __init__(self, sign: float) -> None:
         """sign: -1 where more of the objective is better."""
         self._sign = sign
         self._told: dict[int, Told] = {}
-        self._moving: list[int] = []  # open, or ended with a value that moves with the gains
-        self._gained: dict[int, list[float]] = {}
+        self._open: list[int] = []
+        self._gained: dict[int, list[tuple[int, float]]] = {}  # by samples: number and gain
+        self._gains: dict[int, float] = {}
+        self._stopped: dict[int, list[int]] = {}  # by the samples of their last value
 
     def told(self, trials: Sequence[FrozenTrial]) -> list[Told]:
         """All trials that have a point. trials: all of the study, by number."""
-        read = [*self._moving, *range(len(self._told), len(trials))]
+        read = [*self._open, *range(len(self._told), len(trials))]
+        moved = self._gain(trials[n] for n in read if trials[n].state.name == "COMPLETE")
+        for number in (*read, *(n for samples in moved for n in self._stopped.get(samples, ()))):
+            self._told[number] = _told(trials[number], self._sign, self._gains)
+        self._open = [number for number in read if not trials[number].state.is_finished()]
         for number in read:
-            if trials[number].state.name == "COMPLETE":
-                self._gain(trials[number])
-        gains = {samples: fmean(gained) for samples, gained in self._gained.items()}
-        for number in read:
-            self._told[number] = _told(trials[number], self._sign, gains)
-        self._moving = [number for number in read if _moves(trials[number])]
+            if trials[number].state.name in ("PRUNED", "FAIL"):
+                last = max(trials[number].intermediate_values, default=0)
+                self._stopped.setdefault(last, []).append(number)
         return [told for told in self._told.values() if told.raw]
 
-    def _gain(self, trial: FrozenTrial) -> None:
-        if trial.value is not None:
+    def _gain(self, completed: Iterable[FrozenTrial]) -> set[int]:
+        """Hear further complete trials; returns after which samples the gain has moved."""
+        moved = set()
+        for trial in completed:
+            final = trial.values[0]
             for samples, value in trial.intermediate_values.items():
-                self._gained.setdefault(samples, []).append(trial.value - value)
-
-
-def _moves(trial: FrozenTrial) -> bool:
-    return not trial.state.is_finished() or (
-        trial.value is None and bool(trial.intermediate_values)
-    )
+                found = self._gained.setdefault(samples, [])
+                insort(found, (trial.number, final - value))
+                if len(found) <= ENOUGH or found.pop()[0] != trial.number:
+                    moved.add(samples)
+        for samples in moved:
+            self._gains[samples] = fmean(gain for _, gain in self._gained[samples])
+        return moved
 
 
 def _told(trial: FrozenTrial, sign: float, gains: Mapping[int, float]) -> Told:
-    value = trial.value
+    # Of a stopped trial Optuna makes the last value the final one.
+    value = trial.value if trial.state.name == "COMPLETE" else None
     if value is None and trial.intermediate_values:
         last = max(trial.intermediate_values)
         value = trial.intermediate_values[last] + gains.get(last, 0.0)

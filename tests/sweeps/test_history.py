@@ -53,18 +53,27 @@ def tell(study, what, number, *args):
         study.tell_failed(number, "lost")
 
 
-def test_a_paused_trial_counts_with_what_others_gained_after_the_same_samples(tmp_path):
+@pytest.mark.parametrize("pause", [True, False])
+def test_a_stopped_trial_counts_with_what_the_first_complete_ones_gained(
+    tmp_path, monkeypatch, pause
+):
+    monkeypatch.setattr("sweeps.history.ENOUGH", 2)
     study = Study(SPEC, tmp_path)
-    waits, *others = (ask(study).number for _ in range(4))
-    study.report(waits, 100, 4.0)
-    study.paused(waits, paused=True)
-    assert study._told(99)[waits].values == (4.0,)
-    for number, last in zip(others, (2.0, 1.0, 2.5), strict=True):
+    stops, *others = (ask(study).number for _ in range(5))
+    study.report(stops, 50, 9.0)
+    study.report(stops, 100, 4.0)
+    if pause:
+        study.paused(stops, paused=True)
+    else:
+        study.tell_pruned(stops, "late")
+    seen = [study._told(99)[stops].values]
+    for number, last in zip(reversed(others), (0.5, 2.5, 1.0, 2.0), strict=True):
         study.report(number, 100, 3.0)
-        study.report(number, 200, last)
         study.tell_complete(number, last, {})
-        study._told(99)
-    assert study._told(99)[waits].values == (pytest.approx(4.0 - (1.0 + 2.0 + 0.5) / 3),)
+        seen.append(study._told(99)[stops].values)
+    assert study._told(99)[stops].state == "stopped"
+    # One, then two, then the two of the lowest numbers.
+    assert [value for (value,) in seen] == pytest.approx([4.0, 1.5, 2.5, 2.75, 2.5])
 
 
 def test_what_has_ended_is_not_read_again(tmp_path, monkeypatch):
