@@ -10,9 +10,13 @@ last bits, as of another kernel or number of ranks.
 0: before it was written down, so whatever a version up to then did.
 1: the first that checkpoints and MLflow (tag `mirsweep.semantics`) name.
 2: `data.group_by_length` sees a source without repeats until its epoch ends: where an epoch begins
-   within a window its samples come in another order; without grouping as under 1.
+   within a window its samples come in another order.
 3: entries of LLaVA's lists that have no picture are no samples.
 """
+_CONCERNED = {
+    2: "with data.group_by_length",
+    3: "with entries of LLaVA's lists that have no picture",
+}
 
 
 def named(began: int) -> str:
@@ -24,12 +28,12 @@ def warning_of(where: str, began: int) -> str | None:
     """What to say of a checkpoint whose run began with `began`; None where it is as today's."""
     if began == SEMANTICS:
         return None
-    known = (
-        f"began with training semantics {began}, this is {SEMANTICS}: it goes on, but ends with "
-        "other numbers than either version alone"
-    )
-    unknown = "was begun before training semantics were written down: it may end with other numbers"
+    said = "was begun before training semantics were written down: it may end"
+    if began:
+        concerned = [jobs for since, jobs in _CONCERNED.items() if since > began]
+        which = " or ".join(concerned) or "it may be that"
+        said = f"began with training semantics {began}, this is {SEMANTICS}: {which} it ends"
     return (
-        f"{where}: {known if began else unknown} (jobs/semantics.py); start anew in another folder "
-        "where that matters"
+        f"{where}: {said} with other numbers than either version alone (jobs/semantics.py); start "
+        "anew in another folder where that matters"
     )

@@ -363,7 +363,8 @@ class Study:
                 f"{', '.join(MAY_CHANGE)} may change: restore the recipe or give it another name."
             )
         for trial in self._trials():
-            self._places.note(trial.number, trial.params)
+            # Who was killed in the middle of a draw has left a part of a point.
+            self._places.note(trial.number, self._whole(trial.params) or {})
 
     def _start(self, earlier: Callable[[str], Sequence[Earlier]]) -> list[Mapping[str, Any]]:
         """The base recipe's own point, those given by hand, and the best of earlier studies."""

@@ -156,6 +156,7 @@ def made_under(folder, semantics):
     [
         (None, 0, UNKNOWN),
         (SEMANTICS + 1, SEMANTICS + 1, f"began with training semantics {SEMANTICS + 1}, this is "),
+        (2, 2, f"began with training semantics 2, this is {SEMANTICS}: with entries of LLaVA's "),
     ],
 )
 def test_a_run_that_began_under_other_semantics_goes_on_with_a_warning(

@@ -1,7 +1,9 @@
 """Proposals kept apart by what they mean, and error bars that reach the samplers that use them."""
 
 import math
+from contextlib import suppress
 
+import optuna
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,11 +21,11 @@ from sweeps.told import Told
 SOURCES = {name: {"style": "detailed"} for name in ("a", "b", "c")}
 
 
-def three_sources():
-    sweep = a_sweep(space={"data": {"mixture": {"mixture": "all"}}})
+def three_sources(**fields):
+    sweep = a_sweep(space={"data": {"mixture": {"mixture": "all"}}}, **fields)
     data = sweep.base.data.model_dump() | {"sources": SOURCES}
     base = type(sweep.base).model_validate({**sweep.base.model_dump(), "data": data})
-    return Cube(space_of(sweep.model_copy(update={"base": base})))
+    return sweep.model_copy(update={"base": base})
 
 
 def refused(cube, tried, chosen):
@@ -42,7 +44,7 @@ def distance(cube, a, b):
 
 
 def test_a_mixture_is_near_by_its_weights_whatever_its_u():
-    cube = three_sources()
+    cube = Cube(space_of(three_sources()))
     # The first source has it all: what the second would get of nothing is no difference.
     same = ([1.0, 0.1], [1.0, 0.9])
     assert math.dist(*same) > 0.5 and distance(cube, *same) < NEAR
@@ -82,6 +84,38 @@ def test_a_point_that_was_tried_before_the_study_was_opened_is_not_tried_again(s
     study = Study(sweep, tmp_path)
     study.restore(0, first.raw, first.shown)
     assert study.ask(1, {}).raw != first.raw
+
+
+@pytest.mark.parametrize("sampler", ["random", "gp"])
+def test_a_study_that_was_killed_in_the_middle_of_a_draw_goes_on(sampler, tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def fused(kind, stored):
+        real = getattr(optuna.trial.Trial, f"suggest_{kind}")
+
+        def suggest(*args, **more):
+            if next(stored) < 0:
+                raise Killed
+            return real(*args, **more)
+
+        return suggest
+
+    sweep, drawn = three_sources(study={"sampler": sampler, "startup_trials": 1}), []
+    for alive in (99, 3, 1, 0):
+        folder = tmp_path / str(alive)
+        folder.mkdir()
+        study = Study(sweep, folder)
+        ask(study)
+        with monkeypatch.context() as patch:
+            stored = iter(range(alive, -99, -1))
+            for kind in ("float", "int", "categorical"):
+                patch.setattr(optuna.trial.Trial, f"suggest_{kind}", fused(kind, stored))
+            with suppress(Killed):
+                study.ask(1, {})
+        study = Study(sweep, folder)
+        drawn.append([study.ask(number, {}).raw for number in (1, 2)])
+    assert drawn == [drawn[0]] * 4
 
 
 @pytest.mark.parametrize("sampler", BLIND)
