@@ -286,7 +286,7 @@ class _Run:
         """
         limit = self._spec.data.max_bad_fraction
         if too_many_bad(self._bad.total() + since, self._samples, limit):
-            *_, last = filter(None, gather_objects(self._loader.last_bad))
+            *_, last = ["", *filter(None, gather_objects(self._loader.last_bad))]
             yield from self._skipped()
             raise too_many_error(self._bad, self._samples, limit, last)
 

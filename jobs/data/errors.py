@@ -30,11 +30,15 @@ def too_many_bad(bad: float, reads: float, limit: float) -> bool:
 
 
 def too_many_error(bad: Mapping[str, int], reads: int, limit: float, last: str) -> DataError:
-    """What ends a training for its bad samples, counted by what was wrong; last: one of them."""
-    counts = tally(dict(sorted(bad.items())))  # ties too are told as on any number of ranks
+    """What ends a training for its bad samples, counted by what was wrong.
+
+    last: one of them; empty where none was read since the limit was lowered.
+    """
+    told = tally(dict(sorted(bad.items())))  # ties too are told as on any number of ranks
+    told += f"; the last: {last}" if last else ""
     return DataError(
         f"data.max_bad_fraction: {sum(bad.values())} of {reads} samples could not be used, more "
-        f"than {limit:g} allows ({counts}; the last: {last}): mend the data (`mirsweep data "
+        f"than {limit:g} allows ({told}): mend the data (`mirsweep data "
         "check` lists what is wrong) or raise the limit"
     )
 

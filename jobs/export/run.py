@@ -51,11 +51,13 @@ def export_checkpoint(checkpoint: Path, folder: Path) -> Exported:
     DataError for a checkpoint that cannot be used, and MirsweepError if what was written is not
     the same model; then nothing is left behind.
     """
+    making = folder / ".making"
+    if making.exists():
+        raise ConfigError(f"{folder}: holds an export that was cut off: remove it or name another")
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{folder}: holds something already: name a new folder")
     loaded = load_checkpoint(checkpoint)
     probe = _Probe(loaded)
-    making = folder / ".making"
     making.mkdir(parents=True)
     try:
         exported = _write(loaded, folder, making, probe)

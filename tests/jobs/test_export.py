@@ -207,6 +207,8 @@ def test_an_export_that_is_killed_does_not_look_finished(world, tmp_path, monkey
 
     def checked(probe, folder):
         require_refused(out)
+        with pytest.raises(ConfigError, match="was cut off: remove it"):
+            export_checkpoint(checkpoint, out)
         return difference(probe, folder)
 
     def watched(path, target):

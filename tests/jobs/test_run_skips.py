@@ -233,6 +233,17 @@ def test_a_checkpoint_knows_what_was_bad_and_an_older_one_counts_as_none(base, t
     assert isinstance(events_of(spec, tmp_path / "job")[-1], Finished)
 
 
+def test_too_many_from_before_end_a_job_though_it_has_read_nothing_bad_itself(base, tmp_path):
+    spec = spec_of(base, optim={"samples": 32})
+    events_of(spec, tmp_path / "job", stop_requested=asked_after(0))
+    (folder,) = (tmp_path / "job" / "checkpoints").iterdir()
+    state = json.loads((folder / STATE).read_text())
+    state["progress"]["bad"] = {"web: caption empty": 50}
+    (folder / STATE).write_text(json.dumps(state))
+    *_, failed = events_of(spec, tmp_path / "job")
+    assert "(web: caption empty 50): mend the data" in failed.reason
+
+
 def one_of_two(rank, port, spec, folder, told):
     place = Place(folder=folder, rank=rank, world_size=2, local_rank=rank, master_port=port)
     *_, last = run_job(spec, place)
