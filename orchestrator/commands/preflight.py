@@ -13,7 +13,6 @@ from jobs.spec.downstream import AnyJob, Evaluation, FinetuneSpec
 from mir.errors import ConfigError, DataError
 from orchestrator.eventlog import LOG_NAME
 from orchestrator.ports import Capacity
-from sweeps.pruners import require_answers
 from sweeps.secrets import UNREADABLE, without_password
 from sweeps.spec import SweepSpec
 from sweeps.storage import check_storage
@@ -24,8 +23,7 @@ _PORTS = {"http": 80, "https": 443}
 
 
 def check_sweep(recipe: Path, spec: SweepSpec, folder: Path) -> None:
-    """Raise ConfigError, DataError or UnreachableError for what `run` could not begin with, and
-    MirsweepError for an Optuna whose pruners it could not use.
+    """Raise ConfigError, DataError or UnreachableError for what `run` could not begin with.
 
     recipe: for messages. folder: of the study.
     """
@@ -33,7 +31,6 @@ def check_sweep(recipe: Path, spec: SweepSpec, folder: Path) -> None:
     from orchestrator.study_folder import require_same
 
     check_folder(folder)
-    require_answers(spec.stop)
     check_job(f"{recipe}: base.", spec.base)
     _check_choices(recipe, spec)
     check_tracking(spec.tracking.uri)

@@ -134,7 +134,9 @@ def _sweep(
     from orchestrator.trackers.mlflow_tracker import MlflowTracker
     from orchestrator.views.live import LiveView
     from orchestrator.views.plain import PlainView
+    from sweeps.pruners import require_answers
 
+    require_answers(spec.stop)
     console = Console()
     live = console.is_terminal and not quiet
     screen = LiveView(console) if live else PlainView(lambda line: typer.echo(line, err=quiet))
