@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import gc
 import multiprocessing
+import random
 import tempfile
 import time
 from pathlib import Path
@@ -40,18 +41,21 @@ PEAK_FLOPS = {"NVIDIA H200": 989e12, "NVIDIA H100": 989e12, "NVIDIA A100": 312e1
 
 
 def compare(arguments: argparse.Namespace, place: Place) -> None:
-    """Print the step of each side and the ratios: fastest on the CPU, median on a GPU."""
+    """Print the step of each side and the ratios: fastest on the CPU, median on a GPU; and those
+    of the sides' median steps turn by turn, with an interval."""
     spec = spec_of(arguments)
     sides = [name for name in arguments.sides if name != "mirsweep, features kept"
              or arguments.trainable == "projector"]  # fmt: skip
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    runners = {name: SIDES[name](spec, build_model(spec.model, 0).model, place) for name in seconds}
+    turns: dict[str, list[list[float]]] = {name: [] for name in sides}
+    runners = {name: SIDES[name](spec, build_model(spec.model, 0).model, place) for name in sides}
     batches = batches_of(spec, arguments)
     for turn in range(arguments.turns + 1):
-        for name, runner in runners.items():
-            taken = runner.steps(batches)
+        first = turn % len(sides)
+        for name in sides[first:] + sides[:first]:
+            taken = runners[name].steps(batches)
             if turn:  # the first turn warms up
-                seconds[name] += taken[1:]
+                turns[name].append(taken[1:])
+    seconds = {name: [second for taken in turns[name] for second in taken] for name in sides}
     # Other work on a shared machine only ever adds time, so there the fastest step says most.
     typical = {n: median(taken) if place.device == "cuda" else min(taken)
                for n, taken in seconds.items()}  # fmt: skip
@@ -61,7 +65,19 @@ def compare(arguments: argparse.Namespace, place: Place) -> None:
         print(f"| {name} | {1000 * taken:.2f} ms | median {middle:.2f} ms | {rate}")
     for name in typical:
         if name != "mirsweep":
-            print(f"mirsweep runs at {typical[name] / typical['mirsweep']:.3f}x of {name}")
+            ratio, low, high = paired(turns[name], turns["mirsweep"])
+            print(
+                f"mirsweep runs at {typical[name] / typical['mirsweep']:.3f}x of {name}; by turns "
+                f"{ratio:.3f} [{low:.3f}, {high:.3f}]"
+            )
+
+
+def paired(theirs: list[list[float]], ours: list[list[float]]) -> tuple[float, float, float]:
+    """Median over turns of their median step over ours, and its 95 % bootstrap interval."""
+    ratios = [median(a) / median(b) for a, b in zip(theirs, ours, strict=True)]
+    draw = random.Random(0)
+    drawn = sorted(median(draw.choices(ratios, k=len(ratios))) for _ in range(2000))
+    return median(ratios), drawn[49], drawn[1949]
 
 
 def rate_of(seconds: float, spec: JobSpec, batches: list[Batch], place: Place) -> str:
