@@ -278,13 +278,13 @@ class Controller:
         """Whether to wait until space is given back; leave if nothing gives any."""
         keeper = self._desk.keeper
         if keeper.full is not None and (self._frozen or not self._active):
-            # Who ended last may just be giving its space back.
+            # Who ended last may be giving its space back: FLUSH_S is only for failing to.
             if not keeper.flush(POLL_S):
-                self._full_since = min(self._full_since, time.monotonic())
-                if self._active or time.monotonic() < self._full_since + FLUSH_S:
+                now = time.monotonic()
+                self._full_since = math.inf if self._active else min(self._full_since, now)
+                if now < max(self._full_since, keeper.failing_since) + FLUSH_S:
                     return True
             elif self._frozen and keeper.full is not None:
-                self._full_since = math.inf
                 self._frozen.give_up_worst(f"given up: {keeper.full}")
                 return True
         full = keeper.full

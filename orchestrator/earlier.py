@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from mir.errors import ConfigError, MirsweepError
@@ -9,7 +11,17 @@ from orchestrator.eventlog import LOG_NAME
 from orchestrator.fold import load_view
 from orchestrator.state import SweepView
 from orchestrator.views.standing import counts, objective_of
+from sweeps.spec import StudySpec
 from sweeps.transfer import Earlier, Transfer, transfer
+
+
+@dataclass(frozen=True)
+class Read:
+    """What an earlier study's log says. problem: why it cannot be read any more, else empty."""
+
+    study: str
+    trials: list[Earlier]
+    problem: str = ""
 
 
 def earlier(study: str, objective: str) -> list[Earlier]:
@@ -37,25 +49,34 @@ def earlier(study: str, objective: str) -> list[Earlier]:
     return sorted(found, key=lambda trial: (trial.value, trial.number))
 
 
-def transfers(view: SweepView) -> list[Transfer]:
+def earlier_studies(spec: StudySpec) -> list[Read]:
+    """Read the logs of the studies that this one was seeded from."""
+    found = []
+    for study in spec.warm_start:
+        try:
+            found.append(Read(study, earlier(study, spec.objective)))
+        except MirsweepError as error:
+            found.append(Read(study, [], problem=str(error)))
+    return found
+
+
+def transfers(view: SweepView, studies: Sequence[Read] | None = None) -> list[Transfer]:
     """How each study that this one was seeded from ranks the variants that both have finished.
 
-    One each, also where a study cannot be read any more. Reads the logs of those studies.
+    One each, also where a study cannot be read any more. studies: as `earlier_studies` has read
+    them, for who compares again and again; None reads them now.
     """
-    spec = view.spec.study
-    if not spec.warm_start:
+    studies = earlier_studies(view.spec.study) if studies is None else studies
+    if not studies:
         return []
     mine = [
         (trial.params, objective_of(view.spec, trial.scores[-1]))
         for _, trial in sorted(view.trials.items())
         if counts(trial)
     ]
-    found = []
-    for study in spec.warm_start:
-        try:
-            theirs = earlier(study, spec.objective)
-        except MirsweepError as error:
-            found.append(Transfer(Path(study).name, 0, None, None, problem=str(error)))
-        else:
-            found.append(transfer(Path(study).name, theirs, mine))
-    return found
+    return [
+        Transfer(Path(read.study).name, 0, None, None, problem=read.problem)
+        if read.problem
+        else transfer(Path(read.study).name, read.trials, mine)
+        for read in studies
+    ]

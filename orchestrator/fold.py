@@ -322,8 +322,10 @@ def _event(trial: TrialView, record: Record) -> TrialView:
     heard = _heard(trial, event)
     if "course" not in record.data:
         return heard
-    course = record.data["course"]
-    return replace(heard, mark=Mark(**{**course, "newest": tuple(course["newest"])}))
+    course = {**record.data["course"], "newest": tuple(record.data["course"]["newest"])}
+    if course["first"] is None:  # logs of older versions have an infinite `lowest` then
+        course["lowest"] = None
+    return replace(heard, mark=Mark(**course))
 
 
 def _scored(trial: TrialView, event: Scored, data: dict[str, Any]) -> TrialView:

@@ -5,6 +5,8 @@ Removing big files may take long on a slow disk, and no decision waits for it.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,13 +16,19 @@ from orchestrator.trackers.background import Background, TryLaterError
 
 
 class Keeper:
-    """Holds the quota. view: gives the present state; sizes are measured where a trial changed."""
+    """Holds the quota. view: gives the present state; sizes are measured where a trial changed.
+
+    full: what to tell people where nothing more may go, None where there is space.
+    failing_since: when a removal failed first since one succeeded, by the monotonic clock; inf
+    where none has, also while one takes its time.
+    """
 
     def __init__(self, trials: Path, view: Callable[[], SweepView]) -> None:
         self._trials, self._view = trials, view
         self._sizes: dict[int, int] = {}
         self._background: Background[None] = Background(lambda _: None, "retention")
         self.full: str | None = None
+        self.failing_since = math.inf
 
     def begin(self) -> None:
         """Carry out what an earlier controller left undone."""
@@ -42,7 +50,9 @@ class Keeper:
         try:
             self._tidy(number)
         except OSError as error:
+            self.failing_since = min(self.failing_since, time.monotonic())
             raise TryLaterError(f"checkpoints cannot be removed ({error})") from error
+        self.failing_since = math.inf
 
     def _tidy(self, number: int | None) -> None:
         view = self._view()
@@ -59,6 +69,7 @@ class Keeper:
             found = stored_of(self._trials, number)
         for removal in removals(view, found):
             remove(removal.stored)
+            self.failing_since = math.inf
             self._sizes[removal.stored.trial] -= removal.stored.size
         self._sizes = {trial: size for trial, size in self._sizes.items() if size}
         self.full = over_quota(view.spec, sum(self._sizes.values()))

@@ -108,7 +108,9 @@ class Lease:
         aside = self._path.with_suffix(f".{self._token}")
         try:
             aside.write_text(json.dumps(holder))
-            aside.replace(self._path)
+            # Stopped since it last looked, it takes nothing back from who has taken over meanwhile.
+            if beat == 0 or not self._still() or self._mine():
+                aside.replace(self._path)
         finally:
             aside.unlink(missing_ok=True)
 

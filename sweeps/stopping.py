@@ -71,7 +71,8 @@ class Judge:
         rule = self._watches
         if rule is None:
             return Decision(verdict=Verdict.CONTINUE, reason="no rule looks at steps")
-        reason = self._courses.setdefault(number, Course()).hear(step.loss, rule.factor)
+        course = self._courses.setdefault(number, Course())
+        reason = course.hear(step.samples, step.loss, rule.factor)
         if reason is None or step.samples < min_samples(self._sweep.stop, job):
             return Decision(verdict=Verdict.CONTINUE, reason="the training loss has its course")
         return _stopped(number, f"diverged: {reason} at {step.samples:,} samples", self._sweep)
@@ -81,7 +82,7 @@ class Judge:
         self._courses.pop(number, None)
 
     def saved(self, number: int, samples: int) -> Mark | None:
-        """A trial's course at its newest checkpoint; None where no rule looks at the loss."""
+        """A trial's course at its newest checkpoint, heard of later; None where it is not known."""
         course = self._courses.get(number)
         return None if course is None else course.mark(samples)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +14,7 @@ from orchestrator.commands.options import AsJson, Study, json_line, print_json
 from orchestrator.commands.studies import load_study
 
 if TYPE_CHECKING:
+    from orchestrator.earlier import Read
     from orchestrator.state import SweepView
 
 
@@ -30,12 +31,15 @@ def status(
     from orchestrator.views.terminal import terminal
 
     folder, view = load_study(study)
-    if as_json and not watch:
-        print_json(_facts(view, folder))
-        return
     if as_json:
+        from orchestrator.earlier import earlier_studies
+
+        studies = earlier_studies(view.spec.study)
+        if not watch:
+            print_json(_facts(view, folder, studies))
+            return
         for now in _changes(folder, view):
-            typer.echo(json_line(_facts(now, folder)))
+            typer.echo(json_line(_facts(now, folder, studies)))
         return
     console = terminal()
     if watch and console.is_terminal:
@@ -52,12 +56,12 @@ def status(
         console.print(f"last sign of life {age:.0f} s ago", style="dim", highlight=False)
 
 
-def _facts(view: SweepView, folder: Path) -> dict[str, Any]:
+def _facts(view: SweepView, folder: Path, studies: Sequence[Read]) -> dict[str, Any]:
     """The sweep, and how the studies that it began from rank what both have tried."""
     from orchestrator.earlier import transfers
     from orchestrator.views.as_json import sweep_json
 
-    compared = [asdict(found) for found in transfers(view)]
+    compared = [asdict(found) for found in transfers(view, studies)]
     return {**sweep_json(view, view.updated, folder), "warm_start": compared}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from copy import deepcopy
+from math import inf
 
 import pytest
 from small_world import SAMPLES, make_sweep, score
@@ -15,6 +16,7 @@ from orchestrator.eventlog import EventLog, read_records
 from orchestrator.fold import fold, fold_all, load_view
 from orchestrator.journal import STEP_RECORDS, Journal
 from orchestrator.state import TrialState
+from sweeps.course import Mark
 from sweeps.decision import Decision, Verdict
 from sweeps.study import Trial
 
@@ -230,6 +232,12 @@ def test_a_log_written_before_a_field_existed_is_read_with_its_default(tmp_path)
     view = load_view(tmp_path)
     assert view.spec == SPEC
     assert view.trials[0].job == SPEC.base
+
+
+def test_a_mark_without_averages_is_read_as_older_versions_wrote_it(journal):
+    old = Mark(samples=4, first=None, lowest=inf, newest=(2.0,))
+    journal.heard(0, Checkpointed(samples=4, path="/c/4"), old)
+    assert journal.view.trials[0].mark == Mark(samples=4, newest=(2.0,))
 
 
 def test_a_log_of_a_later_version_is_refused_in_one_line(tmp_path):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from small_world import FakeJobs, FakeStudy, make_sweep
@@ -128,6 +129,29 @@ def test_who_stood_still_in_its_own_right_goes_on(tmp_path, monkeypatch):
     with lease(tmp_path) as held:
         monkeypatch.setattr("orchestrator.lease.STALE_S", 0.0)
         held.check()
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_who_stood_still_in_the_middle_of_a_beat_takes_nothing_back(tmp_path, monkeypatch, left):
+    write, woken = Path.write_text, threading.Event()
+
+    def asleep(path, text):
+        write(path, text)
+        if path.name != HOLDER_NAME and not woken.is_set():
+            elsewhere(tmp_path)
+            if left:
+                (tmp_path / HOLDER_NAME).unlink()
+            time.sleep(0.4)
+            woken.set()
+
+    with lease(tmp_path) as held:
+        monkeypatch.setattr(Path, "write_text", asleep)
+        assert woken.wait(20.0)
+        held._thread.join(20.0)
+        with pytest.raises(ClusterError, match="taken this study over"):
+            held.check()
+    found = {path.name: path.read_text() for path in tmp_path.glob("controller.[!l]*")}
+    assert [json.loads(text)["token"] for text in found.values()] == ([] if left else ["theirs"])
 
 
 class Asleep(FakeJobs):

@@ -6,16 +6,14 @@ import random
 from html import escape
 
 import pytest
-from small_world import BATCH, EVERY, SAMPLES, FakeJobs, FakeStudy, Fuse, Fused, Killed, make_sweep
+from small_world import EVERY, SAMPLES, FakeJobs, FakeStudy, Fuse, Fused, Killed, make_sweep
 
 from jobs.events import Failed, Stopped
-from mir.errors import ClusterError
 from orchestrator.controller import Controller
 from orchestrator.endings import Leaving, ending
 from orchestrator.eventlog import read_records
 from orchestrator.executors.inline import InlineExecutor
 from orchestrator.fold import load_view
-from orchestrator.keeper import Keeper
 from orchestrator.ledger import ledger
 from orchestrator.ports import Capacity
 from orchestrator.report.tables import stopped
@@ -257,77 +255,3 @@ def test_the_time_left_does_not_count_on_paused_trials():
     views = [SweepView(spec=spec, trials={0: done, 1: one}, session=0.0) for one in (half, waits)]
     assert seconds_left(views[0], 10.0) > 0
     assert seconds_left(views[1], 10.0) == 0
-
-
-def saving(runner, kept):
-    """Jobs of bad trials have checkpoints of four bytes, which `kept` lists."""
-
-    def jobs(job, place):
-        for event in runner(job, place):
-            if event.event == "checkpointed" and job.optim.learning_rate > 3e-2:
-                folder = place.folder / "checkpoints" / f"samples-{event.samples:012d}"
-                folder.mkdir(parents=True, exist_ok=True)
-                (folder / "weights").write_text("much")
-                kept.append(folder)
-            yield event
-
-    return jobs
-
-
-@pytest.fixture
-def crowded(tmp_path, monkeypatch):
-    """Two good trials end, two bad ones are paused, and the quota holds one of theirs.
-
-    The keeper has carried out what it can before the loop goes on.
-    """
-    said = Keeper.saved_or_ended
-    monkeypatch.setattr(
-        Keeper, "saved_or_ended", lambda keeper, number: (said(keeper, number), keeper.flush(2.0))
-    )
-    update = {
-        "retention": RetentionSpec(quota_gib=5 / GIB),
-        "budget": BudgetSpec(trials=4, samples=10_000),
-    }
-    spec = make_sweep(4, stop=STOP).model_copy(update=update)
-    world = World(tmp_path, spec, [1e-2, 1.1e-2, 8e-2, 6e-2])
-    world.jobs = saving(world.jobs, [])
-    return world
-
-
-def test_when_one_of_the_last_paused_gives_up_its_checkpoint_the_others_still_go_on(crowded):
-    view = crowded.run()
-    assert "given up: checkpoints take" in view.trials[2].reason
-    assert view.trials[3].state is TrialState.COMPLETE
-
-
-def test_where_giving_up_brings_no_space_the_sweep_ends_and_the_others_stay_paused(
-    crowded, monkeypatch
-):
-    def refused(stored):
-        raise OSError(f"{stored.path} is read-only")
-
-    monkeypatch.setattr("orchestrator.keeper.remove", refused)
-    monkeypatch.setattr("orchestrator.controller.FLUSH_S", 0.0)
-    with pytest.raises(ClusterError, match=r"raise retention\.quota_gib"):
-        crowded.run()
-    left = load_view(crowded.folder).trials
-    assert (left[2].state, left[3].state) == (TrialState.PRUNED, TrialState.PAUSED)
-
-
-def test_where_the_quota_is_full_the_least_promising_gives_up_its_checkpoint(tmp_path):
-    spec = make_sweep(6, stop=STOP)
-    spec = spec.model_copy(update={"retention": RetentionSpec(quota_gib=1e-9)})
-    world = World(tmp_path, spec, [1e-2, 1.1e-2, 4e-2, 8e-2, 6e-2, 1.05e-2])
-    calls = []
-    executor = InlineExecutor(saving(world.jobs, calls), nodes=((4.0, 0.0),))
-    controller = Controller(
-        spec, world.folder, executor, world.tracker,
-        open_study=lambda *_: world.study, clock=world.clock,
-    )  # fmt: skip
-    view = controller.run()
-    assert view.ended is not None
-    given = [t for t in view.trials.values() if "given up: checkpoints take" in t.reason]
-    assert given
-    assert calls
-    assert not any(path.exists() for path in calls)
-    assert BATCH < EVERY

@@ -33,6 +33,7 @@ from orchestrator.executors.inline import InlineExecutor
 from orchestrator.fold import load_view
 from orchestrator.state import TrialState
 from orchestrator.trackers.memory import MemoryTracker
+from sweeps.decision import Verdict
 from sweeps.spec import BudgetSpec, ResourceSpec, StopSpec
 from sweeps.study import Study
 
@@ -291,37 +292,57 @@ def test_a_process_killed_with_kill_9_goes_on_by_the_same_command(tmp_path):
 
 
 class Exploding(FakeJobs):
-    """A job whose training loss explodes right after its second checkpoint, and dies once."""
+    """A job whose training loss explodes right after its second checkpoint, and dies once.
+
+    late: steps that it makes while its checkpoint is being written, before it tells it.
+    every: samples from one checkpoint to the next.
+    """
 
     dies_at: int | None = None
+    late, every = 0, 16
+
+    def loss(self, samples):
+        return 2.0 - samples / 20 if samples <= 32 else 3.0
 
     def _events(self, number, spec, place):
         checkpoint = place.folder / "checkpoint.json"
         begin = json.loads(checkpoint.read_text()) if checkpoint.exists() else 0
         yield Started(ranks=1, device="cpu", trainable={}, resumed_samples=begin)
+        saved = {}
         for samples in range(begin + 1, SAMPLES + 1):
-            loss = 2.0 - samples / 20 if samples <= 32 else 3.0
             yield Step(
-                samples=samples, loss=loss, learning_rate=1, grad_norm=1, samples_per_second=1
-            )
+                samples=samples, loss=self.loss(samples), learning_rate=1, grad_norm=1,
+                samples_per_second=1,
+            )  # fmt: skip
             if samples == self.dies_at:
                 self.dies_at = None
                 raise Killed
-            if samples % 16 == 0:
-                yield save(samples, checkpoint)
+            if samples % self.every == 0:
+                saved[min(samples + self.late, SAMPLES)] = save(samples, checkpoint)
+            if samples in saved:
+                yield saved[samples]
             if place.stop_requested():
                 yield Stopped(samples=samples, reason=place.stop_requested())
                 return
         yield Finished(samples=SAMPLES, seconds=1.0)
 
 
-def exploding(root, dies_at=None):
+class Calm(Exploding):
+    """Its loss leaps twice and is calm again; both leaps counted twice would be an explosion."""
+
+    late = 3
+
+    def loss(self, samples):
+        return 4.0 if samples in (18, 19) else 2.0 if samples <= 8 else 1.0
+
+
+def watched(root, jobs, dies_at=None):
     """What becomes of its only trial, with a controller that dies there and is begun again."""
     world = World(root, trials=1)
     stop = StopSpec(rules=("divergence",), min_samples=8, infeasible_patience=0)
     world.spec = world.spec.model_copy(update={"stop": stop})
     world.study = FakeStudy(world.spec)
-    world.jobs = Exploding()
+    world.jobs = jobs
     world.jobs.dies_at = dies_at
     with suppress(Killed):
         world.run()
@@ -329,10 +350,24 @@ def exploding(root, dies_at=None):
 
 
 def test_a_loss_that_explodes_across_a_restart_ends_its_trial_at_the_same_step(tmp_path):
-    plain = exploding(tmp_path / "plain")
+    plain = watched(tmp_path / "plain", Exploding())
     assert plain.state is TrialState.PRUNED and "training loss" in plain.reason
     for dies_at in (3, 12, 17, 33, 36, plain.verdict_samples - 1):
-        trial = exploding(tmp_path / str(dies_at), dies_at)
+        trial = watched(tmp_path / str(dies_at), Exploding(), dies_at)
         assert (trial.state, trial.reason, trial.verdict_samples) == (
             plain.state, plain.reason, plain.verdict_samples,
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("dies_at", [None, 18, 19, 20, 24])
+def test_steps_heard_before_their_checkpoint_was_told_count_once_after_a_restart(tmp_path, dies_at):
+    assert watched(tmp_path, Calm(), dies_at).verdict is Verdict.CONTINUE
+
+
+def test_a_checkpoint_before_there_is_an_average_leaves_a_log_of_strict_json(tmp_path):
+    jobs = Calm()
+    jobs.every = 4
+    watched(tmp_path, jobs, 5)
+    log = (tmp_path / "study" / "events.jsonl").read_text()
+    assert '"course":' in log
+    assert "Infinity" not in log

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from html import unescape
 from math import log10
 
@@ -35,11 +36,37 @@ def run(folder, name, monkeypatch, best, **study):
     ).run()
 
 
-def test_the_ranks_of_the_shared_trials_are_in_the_report_and_in_status(tmp_path, monkeypatch):
+@pytest.fixture
+def studies(tmp_path, monkeypatch):
+    """The folders of a proxy study and of one that was seeded from it."""
     proxy, target = tmp_path / "proxy", tmp_path / "target"
     start = tuple({"learning_rate": rate} for rate in RATES)
     run(proxy, "proxy", monkeypatch, best=-2.0, start=start)
     run(target, "target", monkeypatch, best=-1.7, warm_start=(str(proxy),), warm_points=5)
+    return proxy, target
+
+
+def test_who_watches_reads_the_earlier_studies_once_and_compares_at_every_change(
+    studies, monkeypatch
+):
+    view, read = load_view(studies[1]), []
+
+    def changes(folder, found):
+        for trials in (1, 3, 5):
+            yield replace(view, trials={n: view.trials[n] for n in range(trials)})
+
+    monkeypatch.setattr("orchestrator.commands.status._changes", changes)
+    monkeypatch.setattr(
+        "orchestrator.earlier.load_view", lambda folder: (read.append(folder), load_view(folder))[1]
+    )
+    done = CliRunner().invoke(app, ["status", str(studies[1]), "--watch", "--json"])
+    told = [json.loads(line)["warm_start"] for line in done.stdout.splitlines()]
+    assert [found["n"] for (found,) in told] == [1, 3, 5]
+    assert read == [studies[0]]
+
+
+def test_the_ranks_of_the_shared_trials_are_in_the_report_and_in_status(studies):
+    proxy, target = studies
 
     def status():
         done = CliRunner().invoke(app, ["status", str(target), "--json"])
