@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from html import unescape
 from itertools import permutations
+from pathlib import Path
 
 import pytest
 from small_world import EVERY, SAMPLES, FakeStudy, make_sweep, save, score
@@ -17,10 +18,12 @@ from jobs.place import Place
 from jobs.spec import JobSpec
 from orchestrator.cli import app
 from orchestrator.controller import Controller
+from orchestrator.correlate.choose import candidates, choose
 from orchestrator.earlier import earlier
 from orchestrator.executors.inline import InlineExecutor
 from orchestrator.fold import load_view
 from orchestrator.follow import Follower
+from orchestrator.front import pareto
 from orchestrator.hindsight import in_hindsight
 from orchestrator.mend import rebuild
 from orchestrator.report.page import page
@@ -113,9 +116,32 @@ def test_what_rests_on_the_best_has_the_right_one(folder):
     assert "trial 2 is best" in headline(view)
     assert f"learning_rate: {BEST}" in write_best(view, folder).read_text()
     assert [trial.number for trial in earlier(str(folder), "mir")] == [2, 1]
+    also = view.spec.study.model_copy(update={"also": ("validation-loss",)})
+    assert pareto(replace(view, spec=view.spec.model_copy(update={"study": also}))) == [2]
+    for number in range(4):
+        (folder / f"trials/{number:04d}/checkpoints/samples-{SAMPLES}").mkdir(parents=True)
+    able, _ = candidates(view, folder)
+    assert [one.trial.number for one in choose(able, 2, None, "study")] == [1, 2]
     stored = [Stored(trial=n, path=folder / f"{n}" / "samples-64", size=1) for n in range(4)]
     kept = view.spec.model_copy(update={"retention": RetentionSpec(keep_best=2)})
     assert [r.stored.trial for r in removals(replace(view, spec=kept), stored)] == [0, 3]
+
+
+def test_the_best_is_exported(folder, tmp_path, monkeypatch):
+    from jobs.export import run as export_run
+
+    asked = []
+
+    def fake(checkpoint, folder):
+        asked.append(checkpoint.parent.parent.name)
+        return export_run.Exported(
+            folder=folder, form="llava", why="", moca_layers=(), samples=8, difference=0.0
+        )
+
+    monkeypatch.setattr(export_run, "export_checkpoint", fake)
+    monkeypatch.setattr("jobs.downstream.start.find_checkpoint", Path)
+    done = runner.invoke(app, ["export", "--best", str(folder), str(tmp_path / "out")])
+    assert (done.exit_code, asked) == (0, ["0002"]), done.output
 
 
 def test_a_running_sweep_keeps_the_checkpoint_of_its_best(tmp_path):
