@@ -387,10 +387,10 @@ class Controller:
                 self._folder,
             )
         self._show(last=True)
-        return self._desk.journal.snapshot()
+        return self._desk.view()
 
     def _show(self, *, last: bool = False) -> None:
-        self._screen.show(self._desk.journal.snapshot, last=last)
+        self._screen.show(self._desk.view, last=last)
 
 
 _ERRORS: dict[FailureKind, type[MirsweepError]] = {

@@ -16,13 +16,14 @@ from orchestrator.budget import trials_left
 from orchestrator.clerk import Clerk, Exhausted, Refused
 from orchestrator.endings import Ending
 from orchestrator.fold import with_micro_batch
+from orchestrator.hindsight import in_hindsight
 from orchestrator.journal import Journal
 from orchestrator.keeper import Keeper
 from orchestrator.layout import TRIALS, trial_folder
 from orchestrator.ports import Executor, Launch, Placed, Suggester, Tracker
 from orchestrator.projections import report_one, tell
 from orchestrator.remedy import memory_shape
-from orchestrator.state import TrialState, TrialView
+from orchestrator.state import SweepView, TrialState, TrialView
 from sweeps.decision import Decision, Verdict
 from sweeps.spec import ResourceSpec, SweepSpec
 from sweeps.stopping import Judge
@@ -60,6 +61,10 @@ class Desk:
     def trial(self, number: int) -> TrialView:
         """The present view of a trial."""
         return self.journal.view.trials[number]
+
+    def view(self) -> SweepView:
+        """How the sweep stands by now, the receiver's to keep."""
+        return in_hindsight(self.journal.snapshot())
 
     def left(self) -> int:
         """How many new trials may be asked for."""

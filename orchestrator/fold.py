@@ -42,6 +42,7 @@ from jobs.spec import Frozen, JobSpec
 from jobs.spec.base import first_mistake
 from mir.errors import DataError
 from orchestrator.eventlog import LOG_NAME, Record, read_records
+from orchestrator.hindsight import in_hindsight
 from orchestrator.state import StepPoint, SweepView, TrialState, TrialView, skips_after
 from sweeps.course import Mark
 from sweeps.decision import Verdict
@@ -51,7 +52,15 @@ Spec = TypeVar("Spec", bound=Frozen)
 
 
 def load_view(folder: Path) -> SweepView:
-    """What the log of a study's folder says; works while its controller runs and afterwards.
+    """How the study in a folder stands; works while its controller runs and afterwards.
+
+    Raises DataError where the folder holds no study.
+    """
+    return in_hindsight(load_log(folder))
+
+
+def load_log(folder: Path) -> SweepView:
+    """What the log of a study says, each trial as it was judged when it ended.
 
     Raises DataError where the folder holds no study.
     """

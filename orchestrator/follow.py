@@ -12,6 +12,7 @@ from pathlib import Path
 from mir.errors import DataError
 from orchestrator.eventlog import LOG_NAME, read_from
 from orchestrator.fold import advance
+from orchestrator.hindsight import in_hindsight
 from orchestrator.lease import HOLDER_NAME, STALE_S, process_of, read_holder
 from orchestrator.state import SweepView
 
@@ -84,7 +85,7 @@ class Follower:
             self._next, self._offset = record.n + 1, end
         if self._view is None:
             raise DataError(f"{self._path}: the study's log is empty. Run `mirsweep run` again")
-        return replace(self._view, trials=dict(self._view.trials))
+        return in_hindsight(replace(self._view, trials=dict(self._view.trials)))
 
     def views(self) -> Iterator[SweepView]:
         """The study once a second, until it has ended or nobody runs it; at least once."""

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from orchestrator.hindsight import in_hindsight
 from orchestrator.retention import all_stored, over_quota, removals, remove, stored_of
 from orchestrator.state import SweepView, TrialState
 from orchestrator.trackers.background import Background, TryLaterError
@@ -64,7 +65,7 @@ class Keeper:
         for trial in changed:
             self._sizes[trial] = sum(stored.size for stored in stored_of(self._trials, trial))
         if number is None or self._ask_all(view, number):
-            found = all_stored(self._trials)
+            found, view = all_stored(self._trials), in_hindsight(view)
         else:
             found = stored_of(self._trials, number)
         for removal in removals(view, found):

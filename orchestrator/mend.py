@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from jobs.files import written_whole
 from mir.errors import ClusterError
 from orchestrator.eventlog import LOG_NAME, Record, decode, encode
-from orchestrator.fold import fold_all, load_view
+from orchestrator.fold import fold_all, load_log
 from orchestrator.layout import TRIALS, trial_folder
 from orchestrator.lease import lease
 from orchestrator.ports import Suggester, Tracker
@@ -146,7 +146,7 @@ def rebuild(
     another controller runs the study, or a store does not take everything.
     """
     with lease(folder):
-        view = _stored_at(load_view(folder), storage, tracking)
+        view = _stored_at(load_log(folder), storage, tracking)
         forget_study(view.spec.study.storage, folder, view.spec.name)
         project_study(view, open_study(view.spec, folder), folder)
         if tracker is not None:

@@ -96,10 +96,30 @@ class StoredTrial(TrialView):
         found: float | None = known["_value"][1]
         return found
 
+    def losses(self) -> dict[int, float]:
+        """Validation loss by samples, of the scores that count; read from the log once."""
+        known = vars(self)
+        if "_losses" not in known:
+            known["_losses"] = self.whole().losses()
+        found: dict[int, float] = known["_losses"]
+        return found
+
+    def outdone(self, violation: str) -> TrialView:
+        """As it stands once others have shown that its last score does not count; made once."""
+        known = vars(self)
+        made: StoredTrial | None = known.get("_outdone")
+        if made is None or made.violation != violation:
+            made = object.__new__(StoredTrial)
+            vars(made).update(known, feasible=False, violation=violation, _outdone=None)
+            vars(made).pop("_losses", None)
+            known["_outdone"] = made
+        return made
+
     def whole(self) -> TrialView:
         """The trial with everything in memory."""
         shelf: Shelf = vars(self)["_shelf"]
-        return shelf.whole(self.number)
+        found = shelf.whole(self.number)
+        return found if found.feasible == self.feasible else found.outdone(self.violation)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, TrialView) and self.whole() == other.whole()

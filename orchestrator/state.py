@@ -6,7 +6,7 @@ process while the sweep runs, and after the controller has died.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from jobs.events import Event, Scored, Skipped, Started
@@ -130,6 +130,17 @@ class TrialView:
     def value(self, objective: str) -> float | None:
         """The newest score's value of an objective, whether feasible or not."""
         return objective_value(objective, self.scores[-1]) if self.scores else None
+
+    def losses(self) -> dict[int, float]:
+        """Validation loss by samples, of the scores that count; none before training."""
+        scores = zip(self.scores, self.counted, strict=True)
+        return {s.samples: s.guard.validation_loss for s, counts in scores if counts and s.samples}
+
+    def outdone(self, violation: str) -> TrialView:
+        """As it stands once others have shown that its last score does not count."""
+        return replace(
+            self, feasible=False, violation=violation, counted=(*self.counted[:-1], False)
+        )
 
     def whole(self) -> TrialView:
         """The trial with everything in memory; see `orchestrator/shelf.py` for those without."""

@@ -57,10 +57,22 @@ def _gap_above_noise(scores: Curve, factor: float, _others: Sequence[Curve]) -> 
 def _loss_near_best(scores: Curve, fraction: float, others: Sequence[Curve]) -> float | None:
     samples, mine = scores[-1].samples, scores[-1].guard.validation_loss
     losses = [s.guard.validation_loss for curve in others for s in curve if s.samples == samples]
-    return mine - min(losses) * (1.0 + fraction) if losses else None
+    return _beyond(mine, min(losses), fraction) if losses else None
+
+
+def _beyond(loss: float, best: float, fraction: float) -> float:
+    return loss - best * (1.0 + fraction)
+
+
+def _too_far(loss: float, samples: int, fraction: float, violation: float) -> str:
+    return (
+        f"validation loss {loss:.2f} is more than {100 * fraction:g} % above the best feasible "
+        f"one at {samples:,} samples, by {violation:.2f}"
+    )
 
 
 _NO_GAP = 1e-9
+NEAR_BEST = "loss-near-best"
 
 CONSTRAINTS: Mapping[str, _Constraint] = {
     "loss-below-start": _Constraint(
@@ -87,12 +99,10 @@ CONSTRAINTS: Mapping[str, _Constraint] = {
         ),
         takes="factor of the gap's standard error",
     ),
-    "loss-near-best": _Constraint(
+    NEAR_BEST: _Constraint(
         _loss_near_best,
-        lambda scores, fraction, violation: (
-            f"validation loss {scores[-1].guard.validation_loss:.2f} is more than "
-            f"{100 * fraction:g} % above the best feasible one at "
-            f"{scores[-1].samples:,} samples, by {violation:.2f}"
+        lambda scores, fraction, violation: _too_far(
+            scores[-1].guard.validation_loss, scores[-1].samples, fraction, violation
         ),
         takes="fraction above the best",
     ),
@@ -104,7 +114,7 @@ def feasibility(scores: Curve, guard: GuardSpec, others: Sequence[Curve] = ()) -
 
     others: the feasible scores of the other trials, for constraints that compare. A constraint
     that cannot be judged yet counts as met (violation 0): the score before training has no start
-    to be below, and the first trial nobody to be near. A loss or gap that is not
+    to be below, and the first trial nobody to be near (see `outdone`). A loss or gap that is not
     finite breaks every constraint that reads it, with an infinite violation.
     """
     violations: dict[str, float] = {}
@@ -119,6 +129,32 @@ def feasibility(scores: Curve, guard: GuardSpec, others: Sequence[Curve] = ()) -
             violations[name] = float("inf") if math.isnan(violation) else violation
             reasons.append(constraint.explain(scores, given, violations[name]))
     return Feasibility(not reasons, violations, "; ".join(reasons))
+
+
+def outdone(losses: Mapping[int, Mapping[int, float]], guard: GuardSpec) -> dict[int, str]:
+    """Whose last score is too far from the best known by now, and the reason for each.
+
+    losses: by trial and samples, the validation losses of the scores that counted when they came
+    in. When a score comes in, `feasibility` knows only the others that are there by then; this is
+    the same in whatever order they came. Empty where the guard does not ask for it.
+    """
+    fraction = guard.constraints.get(NEAR_BEST)
+    if fraction is None:
+        return {}
+    best: dict[int, float] = {}
+    for curve in losses.values():
+        for samples, loss in curve.items():
+            if loss < best.get(samples, math.inf):
+                best[samples] = loss
+    found = {}
+    for number, curve in losses.items():
+        last = max(curve, default=0)
+        if last in best:
+            violation = _beyond(curve[last], best[last], fraction)
+            if not violation <= 0:  # NaN too
+                broken = math.inf if math.isnan(violation) else violation
+                found[number] = _too_far(curve[last], last, fraction, broken)
+    return found
 
 
 def guard_mistakes(guard: GuardSpec) -> list[Mistake]:

@@ -12,7 +12,7 @@ from jobs.spec import JobSpec
 from sweeps.board import Board, Point
 from sweeps.course import Course, Mark
 from sweeps.decision import Decision, Verdict
-from sweeps.guard import Curve, Feasibility, feasibility
+from sweeps.guard import NEAR_BEST, Curve, Feasibility, feasibility
 from sweeps.objective import direction, label, objective_error, objective_value
 from sweeps.pruners import require_answers
 from sweeps.rules import AT_RUNGS, Comparison, Race, Stop, ask
@@ -180,7 +180,7 @@ class Judge:
 
     def _nearest(self, number: int) -> list[Curve]:
         """The best feasible loss of another trial at every number of samples, as one curve."""
-        if "loss-near-best" not in self._sweep.study.guard.constraints:
+        if NEAR_BEST not in self._sweep.study.guard.constraints:
             return []
         others = [
             next(entry[2] for entry in best if entry[1] != number)

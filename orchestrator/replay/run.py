@@ -20,7 +20,7 @@ from orchestrator.state import SweepView
 from orchestrator.trackers.memory import MemoryTracker
 from orchestrator.views.standing import counts
 from sweeps.axes import Raw
-from sweeps.guard import feasibility
+from sweeps.guard import feasibility, outdone
 from sweeps.objective import direction, objective_value
 from sweeps.spec import SweepSpec
 from sweeps.storage import IN_MEMORY
@@ -117,11 +117,21 @@ def _worker_seconds_until(spans: Sequence[tuple[float, float, int]], when: float
 def _target(table: Table, sign: float) -> float:
     """Within 1 % of the best feasible trial of the table."""
     objective, guard = table.spec.study.objective, table.spec.study.guard
-    values = []
-    for trial in table.trials:
-        scores = [reading.scored((0.0, 0.0), 0.0) for reading in trial.readings]
-        if feasibility(scores, guard).feasible:
-            values.append(sign * objective_value(objective, scores[-1]))
+    curves = [[one.scored((0.0, 0.0), 0.0) for one in trial.readings] for trial in table.trials]
+    losses = {
+        number: {
+            scores[i].samples: scores[i].guard.validation_loss
+            for i in range(1, len(scores))
+            if feasibility(scores[: i + 1], guard).feasible
+        }
+        for number, scores in enumerate(curves)
+    }
+    beaten = outdone(losses, guard)
+    values = [
+        sign * objective_value(objective, scores[-1])
+        for number, scores in enumerate(curves)
+        if scores[-1].samples in losses[number] and number not in beaten
+    ]
     if not values:
         raise ConfigError(
             f"study {table.spec.name!r}: no trial that ran to the end has a score that counts, so "

@@ -32,6 +32,8 @@ def news(before: SweepView | None, after: SweepView) -> Iterator[str]:
             yield _score(trial, scored, newest=scored is trial.scores[-1])
         if moved and trial.state.final:
             yield f"{_transition(trial, first=False)} ({_tally(after)})"
+        elif trial.state.final and old is not None and old.feasible and not trial.feasible:
+            yield f"trial {trial.number} no longer counts: {trial.violation}"
     if after.note and after.note != (before.note if before else ""):
         yield after.note
 

@@ -31,7 +31,8 @@ def changes(before: SweepView | None, after: SweepView, folder: Path) -> Iterato
 
 
 def _told(trial: TrialView) -> tuple[object, ...]:
-    return trial.state, trial.attempt, trial.reason, len(trial.scores), trial.checkpoint
+    state = (trial.state, trial.attempt, trial.reason, trial.feasible)
+    return *state, len(trial.scores), trial.checkpoint
 
 
 class StreamView:

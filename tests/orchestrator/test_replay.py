@@ -21,7 +21,7 @@ from orchestrator.replay.synthetic import synthetic
 from orchestrator.replay.table import load_table, save_table, table_of
 from orchestrator.views.replay import cells
 from sweeps.recipe import load_recipe
-from sweeps.spec import ResourceSpec
+from sweeps.spec import GuardSpec, ResourceSpec
 
 ROOT = Path(__file__).parents[2]
 REAL = ROOT / "infra" / "curves" / "real-cpu.json"
@@ -103,6 +103,20 @@ def test_a_replay_depends_on_the_seed_alone(table):
     spec = policy(table, "gp", "median")
     assert replay(table, spec, 3, 2) == replay(table, spec, 3, 2)
     assert replay(table, spec, 3, 2) != replay(table, spec, 4, 2)
+
+
+def test_what_is_to_be_found_again_is_not_a_trial_that_others_left_far_behind(table):
+    guard = GuardSpec(constraints={"loss-near-best": 0.25})
+    study = table.spec.study.model_copy(update={"guard": guard})
+    spec = table.spec.model_copy(update={"study": study})
+    lazy = [
+        replace(reading, mir=-9.0, loss=3 * reading.loss) for reading in table.trials[0].readings
+    ]
+    trap = replace(table.trials[0], readings=tuple(lazy))
+    near = replace(table, spec=spec, trials=(trap, *table.trials[1:]))
+    found = replay(near, policy(near), 0, 2)
+    assert found.target > 0
+    assert found.best is not None and found.best > 0
 
 
 def test_without_stopping_every_trial_costs_a_full_run_and_stopping_saves(table):

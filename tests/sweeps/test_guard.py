@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sweeps_scores import curve, scored
 
-from sweeps.guard import CONSTRAINTS, feasibility, guard_mistakes
+from sweeps.guard import CONSTRAINTS, feasibility, guard_mistakes, outdone
 from sweeps.spec import GuardSpec
 
 DEFAULT = GuardSpec()
@@ -108,3 +108,38 @@ def test_a_model_must_see_the_picture_beyond_noise(gap, noise, counts):
 
 def test_before_training_no_gap_is_asked_for():
     assert feasibility([scored(0, 3.7, 7.8, -0.1)], ABOVE).feasible
+
+
+@st.composite
+def ended(draw):
+    """Validation losses by trial and samples, equal ones and broken ones among them."""
+    loss = st.sampled_from([0.0, 1.0, 1.1, 1.2, 3.0, math.inf, math.nan])
+    return draw(
+        st.dictionaries(
+            st.integers(0, 9), st.dictionaries(st.sampled_from([100, 200, 300]), loss, max_size=3)
+        )
+    )
+
+
+@given(ended(), st.randoms())
+def test_who_is_outdone_does_not_depend_on_the_order(losses, rng):
+    """As the guard says it of a trial whose score comes in when all the others are there."""
+    order = list(losses)
+    rng.shuffle(order)
+    found = outdone({number: losses[number] for number in order}, NEAR)
+    for number, mine in losses.items():
+        if not mine:
+            assert number not in found
+            continue
+        last = max(mine)
+        others = [
+            [scored(at, 3.0, loss) for at, loss in losses[n].items() if math.isfinite(loss)]
+            for n in losses
+            if n != number
+        ]
+        judged = feasibility([scored(last, 3.0, mine[last])], NEAR, others)
+        assert found.get(number, "") == judged.reason
+
+
+def test_nobody_is_outdone_where_the_guard_does_not_ask():
+    assert outdone({0: {100: 9.0}, 1: {100: 1.0}}, DEFAULT) == {}
