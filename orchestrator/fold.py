@@ -329,12 +329,8 @@ def _event(trial: TrialView, record: Record) -> TrialView:
     if isinstance(event, Scored):
         return _scored(trial, event, record.data)
     heard = _heard(trial, event)
-    if "course" not in record.data:
-        return heard
-    course = {**record.data["course"], "newest": tuple(record.data["course"]["newest"])}
-    if course["first"] is None:  # logs of older versions have an infinite `lowest` then
-        course["lowest"] = None
-    return replace(heard, mark=Mark(**course))
+    course = record.data.get("course")
+    return heard if course is None else replace(heard, mark=Mark.from_json(course))
 
 
 def _scored(trial: TrialView, event: Scored, data: dict[str, Any]) -> TrialView:

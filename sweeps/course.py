@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from statistics import fmean
+from typing import Any
 
 WINDOW = 8
 """How many reported steps are averaged: one batch's loss says little."""
@@ -26,6 +27,13 @@ class Mark:
     first: float | None = None
     lowest: float | None = None
     newest: tuple[float, ...] = ()
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Mark:
+        """From `dataclasses.asdict`, which in logs of older versions has an infinite `lowest`."""
+        averaged = fields["first"] is not None
+        lowest = fields["lowest"] if averaged else None
+        return cls(**{**fields, "lowest": lowest, "newest": tuple(fields["newest"])})
 
 
 class Course:
