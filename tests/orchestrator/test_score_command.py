@@ -106,7 +106,8 @@ def test_two_ranks_give_the_score_of_one(world, tmp_path):
         "--texts", str(texts), "--pairs", str(PAIRS), "--batch-size", "2", "--device", "cpu",
         "--json", str(path),
     ]  # fmt: skip
-    subprocess.run(run_two, check=True, capture_output=True, cwd=Path(__file__).parents[2])
+    done = subprocess.run(run_two, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert done.returncode == 0, done.stderr
     two = read_score(path).report
     assert two.fingerprint == one.fingerprint
     # The model runs in float32 and the batches are different ones.
