@@ -8,6 +8,7 @@ answer however often they are asked about.
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Sequence
+from fractions import Fraction
 from typing import TYPE_CHECKING, cast
 
 from mir.errors import MirsweepError
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from optuna import Study
     from optuna.pruners import BasePruner
     from optuna.trial import TrialState
+
+SHOWN = 256
+"""Values around its cut that a pruner is shown at least; what lies further out cannot move it."""
 
 
 def median() -> BasePruner:
@@ -82,6 +86,31 @@ def prunes(pruner: BasePruner, mine: float, others: View) -> bool:
             f"stop: {type(pruner).__name__} of Optuna {__version__} asks for more than it is shown "
             f"({lacking}): install a version that passes tests/sweeps/test_pruners.py"
         ) from lacking
+
+
+def near_quantile(values: Sequence[float], percent: float) -> Sequence[float]:
+    """Some of the rising values, with the same interpolated quantile.
+
+    It stands at place q (n - 1). Without q k below and (1 - q) k above, that is q k places less.
+    """
+    share = Fraction(str(percent)) / 100
+    return _around(values, share.numerator, share.denominator - share.numerator)
+
+
+def near_rung(values: Sequence[float], factor: int, direction: Direction) -> Sequence[float]:
+    """Some of the rising values, with the same last of the best 1 in `factor`, one more added.
+
+    Without k of the best and (factor - 1) k of the worst, that one stands k places nearer.
+    """
+    worse = factor - 1
+    return _around(values, *((1, worse) if direction == "minimize" else (worse, 1)))
+
+
+def _around(values: Sequence[float], below: int, above: int) -> Sequence[float]:
+    """Without so many parts of `below` and `above` that at least `SHOWN` values are left."""
+    step = below + above
+    times = max(len(values) - max(SHOWN, 2 * step), 0) // step
+    return values[times * below : len(values) - times * above]
 
 
 class View:

@@ -50,7 +50,7 @@ class Race:
 class Comparison:
     """What the trial was measured against, e.g. 'a median' of 2.60 with standard error 0.03.
 
-    asked: whether Optuna's pruner would stop the trial; slower than all else with many trials.
+    asked: whether Optuna's pruner would stop the trial; slower than all else here.
     """
 
     asked: Callable[[], bool] = field(compare=False)
@@ -110,7 +110,8 @@ def _quantile(race: Race, board: Board, least: int, best: float, pruner: BasePru
     share = best if race.direction == "minimize" else 100 - best
     value, error = quantile(here, share / 100)
     name = "a median" if best == 50 else f"a {best:g} % cut"
-    others = pruners.View(here.values, newest.samples, race.direction)
+    near = pruners.near_quantile(here.values, share)
+    others = pruners.View(near, newest.samples, race.direction)
     return Comparison(_asked(race, value, others, pruner), value, error, f"{name} of {{}}")
 
 
@@ -144,7 +145,8 @@ def _at_rung(
     entry = (newest.value, race.number, newest.error)
     value, _, error = goes_on(here, entry, rule.reduction_factor, race.direction)
     text = f"{{}} for the best 1 in {rule.reduction_factor} of {len(here) + 1} at rung {k + 1}"
-    others = pruners.View(here.values, step, race.direction, k)
+    near = pruners.near_rung(here.values, rule.reduction_factor, race.direction)
+    others = pruners.View(near, step, race.direction, k)
     return Comparison(_asked(race, value, others, pruner), value, error, text)
 
 

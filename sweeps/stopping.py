@@ -244,7 +244,7 @@ def _answered(race: Race, answer: Comparison | Stop | str, sweep: SweepSpec) -> 
         return _stopped(race.number, answer.reason, sweep)
     reason = _compared(race, answer, sweep)
     mine, confidence = race.mine[-1], sweep.stop.confidence
-    # The pruner is asked last: it goes through all the others.
+    # The pruner is asked last: it costs more than all else here.
     if _lag(race, answer) > 0 and not separates(mine, answer, confidence):
         reason += f", not separate at confidence {confidence:g}"
         return Decision(verdict=Verdict.CONTINUE, reason=reason)

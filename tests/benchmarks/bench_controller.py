@@ -36,11 +36,14 @@ def memory_mib() -> float:
 
 
 class Milestones:
-    """A row for every so many trials that have ended: ms a trial since the last row, MiB now."""
+    """A row for every so many trials that have ended: ms a trial since the last row, MiB now.
 
-    def __init__(self, study, every: int) -> None:
-        self._study, self._every = study, every
-        self._ended = 0
+    And microseconds an event of their jobs, since trials differ: those that are stopped say less.
+    """
+
+    def __init__(self, study, every: int, cluster: Cluster) -> None:
+        self._study, self._every, self._cluster = study, every, cluster
+        self._ended = self._events = 0
         self._at = time.perf_counter()
         self._cpu = time.process_time()
 
@@ -61,8 +64,10 @@ class Milestones:
             now, cpu = time.perf_counter(), time.process_time()
             wall = 1e3 * (now - self._at) / self._every
             busy = 1e3 * (cpu - self._cpu) / self._every
-            print(f"{self._ended:>7} {wall:9.2f} {busy:9.2f} {memory_mib():8.1f}", flush=True)
-            self._at, self._cpu = now, cpu
+            event = 1e6 * (cpu - self._cpu) / (self._cluster.told - self._events)
+            row = f"{self._ended:>7} {wall:9.2f} {busy:9.2f} {event:9.0f} {memory_mib():8.1f}"
+            print(row, flush=True)
+            self._at, self._cpu, self._events = now, cpu, self._cluster.told
 
 
 def flat(options) -> None:
@@ -77,18 +82,21 @@ def flat(options) -> None:
 
     def open_study(spec, folder):
         made = Study(spec, folder) if options.sampler else Suggester(spec)
-        return Milestones(made, options.every)
+        return Milestones(made, options.every, cluster)
 
     where = (options.storage or "SQLite").partition(":")[0]
     study = f"study {options.sampler} in {where}" if options.sampler else "study twin in memory"
     study += ", MLflow in SQLite" if options.mlflow else ""
     workers = f"{options.workers} simulated workers"
     print(f"{options.trials} trials on {workers}, rule {options.rule}, {study}")
-    print("  ended   ms/trial  CPU ms/tr.     MiB")
+    print("  ended   ms/trial  CPU ms/tr. us/event     MiB")
+    cluster = Cluster(options.workers)
+    if options.folder:
+        Path(options.folder).mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=options.folder, ignore_cleanup_errors=True) as folder:
         tracker = MlflowTracker() if options.mlflow else Tracker()
         controller = Controller(
-            spec, Path(folder) / "study", Cluster(options.workers), tracker, open_study=open_study
+            spec, Path(folder) / "study", cluster, tracker, open_study=open_study
         )
         view = controller.run()
         size = (Path(folder) / "study" / "events.jsonl").stat().st_size

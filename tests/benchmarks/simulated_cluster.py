@@ -129,6 +129,7 @@ class Cluster:
         self._jobs: dict[int, tuple[Launch, Iterator[Event], float]] = {}
         self._stops: dict[int, str] = {}
         self._now = 0.0
+        self.told = 0
         self.layers = _layers()
 
     def capacity(self) -> Capacity:
@@ -149,6 +150,7 @@ class Cluster:
         self._now, number = heapq.heappop(self._soonest)
         launch, events, pace = self._jobs[number]
         event = next(events)
+        self.told += 1
         if isinstance(event, Finished | Stopped):
             del self._jobs[number]
             self._stops.pop(number, None)

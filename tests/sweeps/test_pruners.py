@@ -152,6 +152,46 @@ def test_the_view_is_told_what_a_real_study_is_told(values, value, direction, ru
             assert pruners.prunes(pruner, value, view) == expected
 
 
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(ANY | TIED, min_size=1, max_size=60).map(sorted),
+    ANY | TIED,
+    DIRECTIONS,
+    st.sampled_from([1.0, 12.5, 25.0, 33.3, 50.0, 75.0, 99.0]),
+    st.integers(2, 5),
+)
+def test_values_far_from_the_cut_change_no_verdict(values, value, direction, best, factor):
+    percent = best if direction == "minimize" else 100 - best
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pruners, "SHOWN", 4)
+        quantile = pruners.near_quantile(values, percent)
+        rung = pruners.near_rung(values, factor, direction)
+    assert len(rung) <= max(4, 2 * factor) + factor
+    for pruner, near, passed in (
+        (pruners.percentile(best), quantile, None),
+        (pruners.halving(100, factor, 0), rung, 0),
+    ):
+        for mine in (value, *values):
+            all_told, some = (
+                pruners.prunes(pruner, mine, View(others, 100, direction, passed))
+                for others in (values, near)
+            )
+            assert some == all_told
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_question_over_thousands_shows_the_pruner_few(rule, monkeypatch):
+    shown = []
+    whole = View.get_trials
+    monkeypatch.setattr(
+        View, "get_trials", lambda *args, **kw: shown.append(whole(*args, **kw)) or shown[-1]
+    )
+    board = a_board([(n, 300, n / 7) for n in range(100, 5100)])
+    race = next(one for n in range(9) if bracket_of(one := a_race(n, 1e4), n, 3) == 0)
+    assert ask(race, board, RuleSpec(rule=rule, min_trials=1)).behind
+    assert max(map(len, shown)) <= 260
+
+
 class Curious(BasePruner):
     """A pruner of a later Optuna that looks at other things of the study."""
 
