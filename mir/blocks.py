@@ -15,7 +15,7 @@ from functools import cache
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 Shape = Literal["lower", "upper", "full"]
 
@@ -95,6 +95,8 @@ class SquareLengths:
     """
 
     def __init__(self, factor_DK: Tensor, shape: Shape) -> None:
+        # Kept from call to call: memory fresh from the system costs more than the arithmetic.
+        self._rows_ND = factor_DK.new_empty(0, len(factor_DK))
         self._parts = []
         for block in column_blocks(factor_DK.shape[1]):
             inner = {
@@ -108,10 +110,15 @@ class SquareLengths:
         """Squared lengths [N] of rows [N, D]."""
         # oneDNN compiles and keeps code for every number of rows, so there shall be few numbers.
         count = len(rows_ND)
-        rows_ND = nn.functional.pad(rows_ND, (0, 0, 0, -count % ROWS_TOGETHER))
-        lengths_N = rows_ND.new_zeros(len(rows_ND))
+        padded = count + -count % ROWS_TOGETHER
+        if len(self._rows_ND) < padded:
+            self._rows_ND = self._rows_ND.new_empty(padded, rows_ND.shape[1])
+        own_ND = self._rows_ND[:padded]
+        own_ND[:count] = rows_ND
+        own_ND[count:] = 0
+        lengths_N = rows_ND.new_zeros(padded)
         for inner, part in self._parts:
-            product_NK = times(operand(rows_ND[:, inner].to(part.dtype)), part)
+            product_NK = times(operand(own_ND[:, inner]), part)
             lengths_N += torch.linalg.vector_norm(
                 product_NK, dim=1, dtype=lengths_N.dtype
             ).square_()

@@ -34,24 +34,33 @@ class _Derivative:
     """Derivative of the distance along one row's contribution, up to a constant.
 
     unit: what rows are multiplied with so that their squares stay within float32.
+    centred_ND: room for as many rows as are taken at a time.
     """
 
     mean_D: Tensor
     gap_D: Tensor
     moved: SquareLengths
     unit: float
+    centred_ND: Tensor
 
     @classmethod
     def of(cls, own: Gaussian, other: Gaussian, to: OptimalMap, dtype: torch.dtype) -> Self:
         unit = float((own.trace + other.trace).clamp(min=TINY).rsqrt())
         gap_D = 2 * unit * (own.mean_D - other.mean_D)
         moved = SquareLengths(to.factor_DK, to.shape)
-        return cls(own.mean_D.to(dtype), gap_D.to(dtype), moved, unit)
+        centred_ND = own.mean_D.new_empty(CHUNK, len(own.mean_D), dtype=dtype)
+        return cls(own.mean_D.to(dtype), gap_D.to(dtype), moved, unit, centred_ND)
 
     def parts(self, rows_ND: Tensor) -> tuple[Tensor, Tensor]:
         """What grows with the row [N], and what its map takes off [N]."""
-        centred_ND = (rows_ND - self.mean_D).to(self.mean_D.dtype).mul_(self.unit)
-        grown_N = centred_ND @ self.gap_D + torch.linalg.vecdot(centred_ND, centred_ND)
+        parts = [self._of_chunk(chunk_ND) for chunk_ND in rows_ND.split(CHUNK)]
+        grown_N, moved_N = (torch.cat(part) for part in zip(*parts, strict=True))
+        return grown_N, moved_N
+
+    def _of_chunk(self, rows_ND: Tensor) -> tuple[Tensor, Tensor]:
+        centred_ND = self.centred_ND[: len(rows_ND)]
+        torch.sub(rows_ND, self.mean_D, out=centred_ND).mul_(self.unit)
+        grown_N = centred_ND @ self.gap_D + torch.linalg.vector_norm(centred_ND, dim=1).square_()
         moved_N = self.moved(centred_ND)
         return grown_N.double() / self.unit**2, moved_N.double() / self.unit**2
 
@@ -74,9 +83,7 @@ def token_influence(
     """
     dtype = torch.promote_types(to_other.factor_DK.dtype, torch.float32)
     derivative = _Derivative.of(*gaussians, to_other, dtype)
-    parts = [derivative.parts(rows_ND) for rows_ND in tokens_ND.split(CHUNK)]
-    of_tokens = (torch.cat(part) for part in zip(*parts, strict=True))
-    of_row = derivative.parts(roles.row_D[None])
+    of_tokens, of_row = derivative.parts(tokens_ND), derivative.parts(roles.row_D[None])
     grown_N, moved_N = (
         torch.where(roles.replaced_N, row_1, own_N)
         for own_N, row_1 in zip(of_tokens, of_row, strict=True)
