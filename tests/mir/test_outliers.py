@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mir.checks import checked_norms
 from mir.layer import score_layer
@@ -68,3 +70,15 @@ def test_the_median_is_torchs_lower_one(tokens, dtype):
     x[:, 3] = x[0, 3]
     assert torch.equal(median_row(x), x.median(dim=0).values)
     assert torch.equal(median_row(x[::2]), x[::2].median(dim=0).values)
+
+
+HALVES = st.one_of(st.floats(-6e4, 6e4), st.sampled_from([0.0, -0.0, 1e-8, -1e-8, -1.0]))
+
+
+@given(st.lists(st.tuples(HALVES, HALVES), min_size=2, max_size=9))
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_median_of_halves_is_found_in_their_bits(dtype, rows):
+    x = torch.tensor(rows).to(dtype)
+    found = median_row(x)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, x.float().median(dim=0).values)
