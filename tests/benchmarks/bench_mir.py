@@ -3,6 +3,7 @@
     python tests/benchmarks/bench_mir.py [--sizes 576 1024 2048] [--kinds usual] [--repeats 3]
     python tests/benchmarks/bench_mir.py --bias
     python tests/benchmarks/bench_mir.py --end-to-end [--pairs 100] [--text-tokens 300]
+        [--precision bf16]
     python tests/benchmarks/bench_mir.py --ranks --sizes 1024 --tokens 10000
     python tests/benchmarks/bench_mir.py --memory --sizes 1024
 
@@ -119,6 +120,7 @@ def main() -> None:
     parser.add_argument("--end-to-end", action="store_true")
     parser.add_argument("--pairs", type=int, default=100)
     parser.add_argument("--text-tokens", type=int, default=300)
+    parser.add_argument("--precision", choices=["bf16", "fp32"], default="bf16")
     parser.add_argument("--ranks", action="store_true")
     parser.add_argument("--memory", action="store_true")
     options = parser.parse_args()
@@ -126,7 +128,9 @@ def main() -> None:
     if options.bias:
         print(bias(options.sizes[0]))
     elif options.end_to_end:
-        bench_mir_model.end_to_end(options.pairs, options.text_tokens, options.repeats)
+        bench_mir_model.end_to_end(
+            options.pairs, options.text_tokens, options.repeats, options.precision
+        )
     elif options.ranks:
         bench_mir_model.ranks_against_threads(options.sizes[0], options.tokens, options.repeats)
     elif options.memory:

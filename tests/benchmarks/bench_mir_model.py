@@ -53,12 +53,12 @@ def _long_texts(source: Path, words: int) -> str:
     return "\n".join(long)
 
 
-def end_to_end(pairs: int, text_tokens: int, repeats: int) -> None:
-    """Scoring SmolLM2 + EfficientNet in bfloat16 over the same forward passes alone."""
+def end_to_end(pairs: int, text_tokens: int, repeats: int, precision: str) -> None:
+    """Scoring SmolLM2 + EfficientNet over the same forward passes alone."""
     base = load_recipe(RECIPE).base
     images = base.data.sources["stamps"]
     built = build_model(base.model, 0)
-    built.model.bfloat16()
+    built.model.to(torch.bfloat16 if precision == "bf16" else torch.float32)
     with tempfile.TemporaryDirectory() as folder:
         texts = Path(folder, "texts.txt")
         texts.write_text(_long_texts(Path(base.score.texts.source), text_tokens))
@@ -81,7 +81,7 @@ def end_to_end(pairs: int, text_tokens: int, repeats: int) -> None:
     tokens = sum(layer.vision_tokens + layer.text_tokens for layer in report.layers[:1])
     ratio = median(scored / alone for alone, scored in rounds)
     print(
-        f"{pairs} pairs, {tokens} tokens, {len(report.layers)} layers, "
+        f"{precision}, {pairs} pairs, {tokens} tokens, {len(report.layers)} layers, "
         f"{torch.get_num_threads()} threads, {repeats} rounds: forward passes "
         f"{median(alone for alone, _ in rounds):.1f} s, with the score "
         f"{median(scored for _, scored in rounds):.1f} s, ratio {ratio:.2f} "

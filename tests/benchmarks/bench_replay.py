@@ -58,9 +58,10 @@ def main() -> None:
         head = ("policy", "best MIR, median (quartiles)", f"{hours} used", "saved")
         rows = [[*head, f"{hours} to within 1 % of the best recorded"], ["---"] * 5]
         rows += [cells(policy) for policy in policies]
+        kind = "recorded" if args.table.endswith(".json") else "made-up"
         text = (
             f"Command: `{' '.join(['python', *sys.argv])}` ({time.process_time() - began:.0f} s of "
-            f"one core, Python {platform.python_version()}): {len(table.trials)} recorded curves, "
+            f"one core, Python {platform.python_version()}): {len(table.trials)} {kind} curves, "
             f"{args.trials} trials a replay, {args.at_once} at once, {args.seeds} seeds.\n\n"
         )
         text += "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
