@@ -24,3 +24,9 @@ def checkpoint_of(folder: Path, trial: TrialView) -> Path | None:
         return None
     name = PurePath(trial.checkpoint).name
     return trial_folder(folder, trial.number).absolute() / CHECKPOINTS / name
+
+
+def kept_checkpoint(folder: Path, trial: TrialView) -> Path | None:
+    """The same, None also where it has gone: retention keeps few of them."""
+    checkpoint = checkpoint_of(folder, trial)
+    return checkpoint if checkpoint is not None and checkpoint.exists() else None

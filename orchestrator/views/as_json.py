@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.front import pareto
-from orchestrator.layout import checkpoint_of
+from orchestrator.layout import kept_checkpoint
 from orchestrator.ledger import ledger
 from orchestrator.state import SweepView, TrialView
 from orchestrator.views.standing import best_trial, elapsed, finished, seconds_left
@@ -33,7 +33,7 @@ def sweep_json(view: SweepView, now: float, folder: Path) -> dict[str, Any]:
 
 def trial_json(trial: TrialView, folder: Path) -> dict[str, Any]:
     """One trial of the study in `folder` with its newest reading."""
-    checkpoint = checkpoint_of(folder, trial)
+    checkpoint = kept_checkpoint(folder, trial)
     last = trial.scores[-1] if trial.scores else None
     return {
         "trial": trial.number,

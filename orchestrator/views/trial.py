@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.layout import checkpoint_of
+from orchestrator.layout import kept_checkpoint
 from orchestrator.state import TrialView
 from orchestrator.views.leaderboard import state_text
 from orchestrator.views.text import (
@@ -43,9 +43,9 @@ def render_trial(trial: TrialView, folder: Path) -> RenderableType:
         parts += [Text(), _scores(trial)]
     for reason, skipped in trial.skipped.items():
         parts.append(Text(f"skipped {count(skipped)} samples, {reason}", style="dim"))
-    checkpoint = checkpoint_of(folder, trial)
-    if checkpoint is not None:
-        parts += [Text(), Text(f"checkpoint: {checkpoint}")]
+    if trial.checkpoint:
+        kept = kept_checkpoint(folder, trial)
+        parts += [Text(), Text(f"checkpoint: {kept or 'none is kept, see `retention`'}")]
     return Group(*parts)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -193,6 +194,21 @@ def test_show_prints_scores_and_settings(study: Path) -> None:
     assert "does not count: validation loss 8.54" in done.output
     assert "mixture/detailed" in done.output
     assert "2,048" in done.output
+
+
+def test_a_checkpoint_that_retention_let_go_is_not_shown_as_there(
+    study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    view = make_view(14)
+    written = replace(view.trials[4], checkpoint="/elsewhere/trials/0004/checkpoints/samples-64")
+    view = replace(view, trials={**view.trials, 4: written})
+    monkeypatch.setattr("orchestrator.fold.load_view", lambda folder: view)
+    assert "checkpoint: none is kept, see `retention`" in invoke("show", "demo", "4").output
+    assert json.loads(invoke("show", "demo", "4", "--json").output)["checkpoint"] is None
+    kept = study / "trials" / "0004" / "checkpoints" / "samples-64"
+    kept.mkdir(parents=True)
+    assert "none is kept" not in invoke("show", "demo", "4").output
+    assert json.loads(invoke("show", "demo", "4", "--json").output)["checkpoint"] == str(kept)
 
 
 def test_show_refuses_an_unknown_trial(study: Path) -> None:

@@ -74,6 +74,7 @@ def test_the_best_trials_checkpoint_is_found_in_a_study_that_was_moved(exported,
 @pytest.mark.parametrize("command", [["show"], ["show", "--json"], ["status", "--json"]])
 def test_a_checkpoint_is_shown_where_it_lies_and_not_where_it_was_written(moved, command):
     folder, _ = moved
+    (folder / "trials/0000/checkpoints/samples-64").mkdir(parents=True, exist_ok=True)
     trial = ["0"] if command[0] == "show" else []
     done = runner.invoke(app, [command[0], str(folder), *trial, *command[1:]])
     assert done.exit_code == 0, done.output
