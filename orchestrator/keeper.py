@@ -57,17 +57,15 @@ class Keeper:
 
     def _tidy(self, number: int | None) -> None:
         view = self._view()
-        if number is None:
-            self._sizes.clear()
-            changed = {stored.trial for stored in all_stored(self._trials)}
-        else:
-            changed = {number}
-        for trial in changed:
-            self._sizes[trial] = sum(stored.size for stored in stored_of(self._trials, trial))
-        if number is None or self._ask_all(view, number):
-            found, view = all_stored(self._trials), in_hindsight(view)
-        else:
+        if number is not None:
             found = stored_of(self._trials, number)
+            self._sizes[number] = sum(stored.size for stored in found)
+        if number is None or self._ask_all(view, number):
+            # Others may have saved more since they were measured.
+            found, view = all_stored(self._trials), in_hindsight(view)
+            self._sizes.clear()
+            for stored in found:
+                self._sizes[stored.trial] = self._sizes.get(stored.trial, 0) + stored.size
         for removal in removals(view, found):
             remove(removal.stored)
             self.failing_since = math.inf

@@ -164,7 +164,10 @@ def _size(folder: Path) -> int:
 
 
 def remove(stored: Stored) -> None:
-    """Take a checkpoint away; renamed first, so that half of one never looks like a whole one."""
+    """Take a checkpoint away; renamed first, so that half of one never looks like a whole one.
+
+    Raises OSError where it cannot go: then what is left of it is a leftover, which goes later.
+    """
     hidden = stored.path
     if not stored.leftover:
         hidden = stored.path.with_name(f".{stored.path.name}.removed")
@@ -172,4 +175,10 @@ def remove(stored: Stored) -> None:
             stored.path.rename(hidden)
         except FileNotFoundError:
             return  # its job was quicker
-    shutil.rmtree(hidden, ignore_errors=True)
+    try:
+        shutil.rmtree(hidden)
+    except FileNotFoundError:
+        return
+    except OSError as error:  # names the file alone
+        reason = f"{error.strerror} ({error.filename})"
+        raise OSError(error.errno, reason, str(hidden)) from error

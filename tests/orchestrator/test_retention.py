@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 import time
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from orchestrator.cli import app
 from orchestrator.controller import Controller
 from orchestrator.eventlog import read_records
 from orchestrator.executors.inline import InlineExecutor
+from orchestrator.keeper import Keeper
 from orchestrator.retention import GIB, Stored, all_stored, over_quota, removals, remove
 from orchestrator.signals import Interrupt
 from orchestrator.state import SweepView, TrialState, TrialView
@@ -211,6 +214,23 @@ def test_ctrl_c_is_heard_while_a_checkpoint_that_goes_is_waited_for(tmp_path, mo
     assert slow.heard
 
 
+def test_what_another_trial_has_saved_meanwhile_is_measured_before_it_goes(tmp_path):
+    def save(number, *samples):
+        for at in samples:
+            folder = tmp_path / f"{number:04d}" / "checkpoints" / f"samples-{at:012d}"
+            folder.mkdir(parents=True)
+            (folder / "weights").write_bytes(b"x" * 1000)
+
+    sweep = view((RUNNING, 2.0, True), (RUNNING, 2.0, True), quota_gib=3500 / GIB)
+    with closing(Keeper(tmp_path, lambda: sweep)) as keeper:
+        save(0, 16, 32, 48)  # nobody has told of it yet
+        save(1, 16, 32, 48, 64)
+        keeper.saved_or_ended(1)
+        assert keeper.flush(10.0)
+        assert keeper.full is None
+    assert sum(s.size for s in all_stored(tmp_path)) <= 3500
+
+
 def test_gc_says_what_would_go_and_then_removes_it(tmp_path):
     run(tmp_path / "study", make_sweep(8))
     trials = tmp_path / "study" / "trials"
@@ -227,3 +247,28 @@ def test_gc_says_what_would_go_and_then_removes_it(tmp_path):
         assert "1.0 MiB" in result.output
     assert not half.exists()
     assert sorted(s.path for s in all_stored(trials)) == kept
+
+
+def test_a_checkpoint_that_cannot_be_removed_is_not_counted_as_gone(tmp_path, monkeypatch):
+    """Its name has changed by then; what is left of it goes when the disk lets it."""
+    run(tmp_path / "study", make_sweep(8))
+    trials = tmp_path / "study" / "trials"
+    half = trials / "0000" / "checkpoints" / ".samples-000000000016.7"
+    half.mkdir()
+    (half / "weights").write_bytes(b"x")
+
+    unlink = os.unlink
+
+    def refuse(path, **where):
+        if "weights" in str(path):
+            raise OSError(errno.EBUSY, "busy", str(path))
+        unlink(path, **where)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.unlink", refuse)
+        result = CliRunner().invoke(app, ["gc", str(tmp_path / "study")])
+        assert (result.exit_code, result.stderr) == (1, f"error: {half}: busy (weights)\n")
+    assert (half / "weights").exists()
+    assert CliRunner().invoke(app, ["gc", str(tmp_path / "study")]).exit_code == 0
+    assert not half.exists()
+    remove(Stored(trial=0, path=half, size=1, leftover=True))  # somebody was quicker
