@@ -20,6 +20,7 @@ from orchestrator.hindsight import in_hindsight
 from orchestrator.journal import Journal
 from orchestrator.keeper import Keeper
 from orchestrator.layout import TRIALS, trial_folder
+from orchestrator.newness import Newness
 from orchestrator.ports import Executor, Launch, Placed, Suggester, Tracker
 from orchestrator.projections import report_one, tell
 from orchestrator.remedy import memory_shape
@@ -49,6 +50,7 @@ class Desk:
     clerk: Clerk = field(init=False)
     judge: Judge = field(init=False)
     keeper: Keeper = field(init=False)
+    _newness: Newness = field(init=False, default_factory=Newness)
 
     def __post_init__(self) -> None:
         self.clerk = Clerk(self.study, self.patience_s)
@@ -131,13 +133,13 @@ class Desk:
             self.journal.placed(number)
 
     def heard(self, number: int, event: Event | Placed) -> None:
-        """Keep what a job said."""
+        """Keep what a job said, once."""
         match event:
             case Placed():
                 return
             case Scored():
                 self._scored(number, event)
-            case _:
+            case _ if self._newness.has(self.trial(number), event):
                 self._said(number, event)
 
     def _said(self, number: int, event: Event) -> None:
@@ -191,6 +193,7 @@ class Desk:
 
     def finish(self, number: int, how: Ending, event: Event | None) -> None:
         """Carry out how an attempt leaves its trial: end it everywhere, or queue it again."""
+        self._newness.ended(number)
         if not how.state.final:
             self.journal.requeued(
                 number,

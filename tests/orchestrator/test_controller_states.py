@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest import mock
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -263,6 +264,8 @@ def check(stage, asked):
         assert (tracked.state, tracked.reason) == (trial.state, trial.reason)
         samples = [scored.samples for scored in trial.scores]
         assert samples == sorted(set(samples))
+        steps = [step.samples for step in trial.whole().steps]
+        assert steps == sorted(set(steps))
         assert trial.state is not TrialState.COMPLETE or samples[-1] == SAMPLES
         # What does not count is never a value, in the log or in Optuna.
         counting = [at for at in samples if (number, at) not in stage.jobs.blind]
@@ -278,6 +281,24 @@ def check(stage, asked):
     assert stage.ended.trials == view.trials
     assert dict(stage.jobs.ran) == ran
     assert set(stage.study.tellings.values()) == {1}
+
+
+@pytest.mark.parametrize("moves", range(1, 12))
+def test_whatever_comes_twice_in_an_attempt_changes_nothing(moves):
+    """A second start once took back the scores that had come since the first."""
+    for back in range(moves):
+        sweep = Sweep()
+        try:
+            sweep.begin(
+                trials=1, cpus=1, pause=False, sizes=(), samples=None, blind=set(), patience=0
+            )
+            for _ in range(moves):
+                sweep.stage.turn(lambda executor: executor.move(0))
+            before = load_view(sweep.stage.folder).trials[0]
+            sweep.stage.turn(lambda executor, back=back: executor.repeat(back))
+            assert load_view(sweep.stage.folder).trials[0] == before
+        finally:
+            sweep.teardown()
 
 
 Sweep.TestCase.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
